@@ -1,16 +1,24 @@
 import { resolve } from 'node:path'
 import type { Logger } from '../base/log.js'
-import { allowsAnonymous } from '../config/access.js'
+import { allowsAnonymous, type JwtConfig, type WebhookConfig } from '../config/access.js'
 import type { Config } from '../config/schema.js'
 import type { SharedState } from '../storage/shared-state.js'
-import { Authenticator } from './authenticator.js'
-import { parseHtpasswd } from './htpasswd.js'
+import { Authenticator, type Verifiers } from './authenticator.js'
+import { parseHtpasswd, type Users } from './htpasswd.js'
 import type { Passwords } from './passwords.js'
 import { Tickets } from './tickets.js'
 import type { Tokens } from './tokens.js'
 import { TopicRules } from './topic-rules.js'
 import { WatchedFile } from './watched-file.js'
 import type { Webhook } from './webhook.js'
+
+/** Authentication and authorization of another configuration. */
+export interface PreparedAccess {
+  /** Puts it into effect; passwords that are no longer valid are revoked. */
+  commit(): void
+  /** Closes what is not in use: after `commit` that of the former configuration, before it that of the other one. */
+  close(): Promise<void>
+}
 
 /** Authentication and authorization as configured. */
 export interface Access {
@@ -20,13 +28,29 @@ export interface Access {
   readonly rules: TopicRules
   /** Reads the files of passwords, keys and secrets again. Logs an invalid one, and keeps its last content. */
   reload(): Promise<void>
+  /**
+   * Opens what another configuration needs beyond the present one. Whether there is access control at all, client certificates and tickets stay.
+   *
+   * @throws {StartError} when a file cannot be read or used; nothing has changed then
+   */
+  prepare(config: Config): Promise<PreparedAccess>
   /** Stops watching files, and aborts requests to the webhook. Idempotent. */
   close(): Promise<void>
 }
 
-interface Part {
+/** A part of the configuration with what was opened for it. */
+interface Opened<T> {
+  /** The configured values: the part is used on while they stay the same. */
+  readonly key: string
+  readonly part: T
   reload(): Promise<void>
   close(): Promise<void>
+}
+
+interface OpenedParts {
+  readonly users?: Opened<WatchedFile<Users>> | undefined
+  readonly tokens?: Opened<Tokens> | undefined
+  readonly webhook?: Opened<Webhook> | undefined
 }
 
 /**
@@ -37,77 +61,118 @@ interface Part {
  * @throws {StartError} when a file cannot be read or used; the other files are closed
  */
 export async function openAccess(config: Config, cwd: string, log: Logger, state: SharedState): Promise<Access> {
-  const parts: Part[] = []
-  const close = async (): Promise<void> => {
-    await Promise.all(parts.splice(0).map(part => part.close()))
+  let passwords: Passwords | undefined
+  const open = (next: Config, known: OpenedParts): Promise<OpenedParts> =>
+    openParts(next, known, { cwd, log, onUsersChanged: () => passwords?.usersChanged() })
+  let current = await open(config, {})
+  /** The same object for all files, so that each revokes the passwords of another one. */
+  const openPasswords = async ({ users }: OpenedParts): Promise<void> => {
+    if (!users || passwords) return
+    const { Passwords } = await import('./passwords.js')
+    passwords = new Passwords({ users: () => current.users?.part.current ?? noUsers })
   }
+  await openPasswords(current)
+  const verifiersOf = (next: Config, { users, tokens, webhook }: OpenedParts): Verifiers => ({
+    passwords: users && passwords,
+    tokens: tokens?.part,
+    webhook: webhook?.part,
+    acceptsCertificates: next.access?.clientCertificates !== undefined,
+    allowsAnonymous: allowsAnonymous(next),
+  })
+  const { access, limits } = config
+  const tickets = new Tickets({
+    ...(access?.tickets ?? { expires: 0, max: 0 }),
+    state,
+    revocationOf: (user, credential) => passwords?.revocationOf(user, credential),
+  })
+  const authenticator =
+    access === undefined ? undefined : new Authenticator({ ...verifiersOf(config, current), tickets, state })
+  const rules = new TopicRules(access, limits)
+  return {
+    ...{ authenticator, tickets, rules },
+    reload: async () => {
+      await Promise.all(listParts(current).map(part => part.reload()))
+    },
+    prepare: async next => {
+      const parts = await open(next, current)
+      await openPasswords(parts)
+      let [unused, used] = [parts, current]
+      return {
+        commit: () => {
+          ;[unused, used] = [used, unused]
+          current = parts
+          authenticator?.configure(verifiersOf(next, parts))
+          rules.configure(next.access)
+          passwords?.usersChanged()
+        },
+        close: () => closeParts(unused, used),
+      }
+    },
+    close: () => closeParts(current),
+  }
+}
+
+const noUsers: Users = new Map()
+
+interface OpenOptions {
+  readonly cwd: string
+  readonly log: Logger
+  readonly onUsersChanged: () => void
+}
+
+/** Opens the parts of a configuration, or takes those of `known` that are configured in the same way. */
+async function openParts({ access }: Config, known: OpenedParts, options: OpenOptions): Promise<OpenedParts> {
+  const opened: { -readonly [K in keyof OpenedParts]: OpenedParts[K] } = {}
   try {
-    const passwords = await openPasswords(config, cwd, log, parts)
-    const tokens = await openTokens(config, cwd, log, parts)
-    const webhook = await openWebhook(config, parts)
-    const { access, limits } = config
-    const tickets = new Tickets({
-      ...(access?.tickets ?? { expires: 0, max: 0 }),
-      state,
-      revocationOf: (user, credential) => passwords?.revocationOf(user, credential),
-    })
-    const acceptsCertificates = access?.clientCertificates !== undefined
-    const options = {
-      passwords,
-      tokens,
-      webhook,
-      ...{ tickets, state },
-      acceptsCertificates,
-      allowsAnonymous: allowsAnonymous(config),
-    }
-    return {
-      authenticator: access === undefined ? undefined : new Authenticator(options),
-      tickets,
-      rules: new TopicRules(access, limits),
-      reload: async () => {
-        await Promise.all(parts.map(part => part.reload()))
-      },
-      close,
-    }
+    opened.users = await keepOrOpen(access?.htpasswd, known.users, path => openUsers(path, options))
+    opened.tokens = await keepOrOpen(access?.jwt, known.tokens, jwt => openTokens(jwt, options))
+    opened.webhook = await keepOrOpen(access?.webhook, known.webhook, openWebhook)
+    return opened
   } catch (error) {
-    await close()
+    await closeParts(opened, known)
     throw error
   }
 }
 
-async function openPasswords(
-  { access }: Config,
-  cwd: string,
-  log: Logger,
-  parts: Part[],
-): Promise<Passwords | undefined> {
-  if (access?.htpasswd === undefined) return undefined
-  const { Passwords } = await import('./passwords.js')
-  const parse = (content: Buffer) => parseHtpasswd(content.toString())
-  const file = await WatchedFile.start({
-    path: resolve(cwd, access.htpasswd),
+async function keepOrOpen<C, T>(
+  config: C | undefined,
+  known: Opened<T> | undefined,
+  open: (config: C) => Promise<Omit<Opened<T>, 'key'>>,
+): Promise<Opened<T> | undefined> {
+  if (config === undefined) return undefined
+  const key = JSON.stringify(config)
+  return known?.key === key ? known : { ...(await open(config)), key }
+}
+
+function listParts({ users, tokens, webhook }: OpenedParts): readonly Opened<unknown>[] {
+  return [users, tokens, webhook].flatMap(part => part ?? [])
+}
+
+/** @param kept parts that stay open */
+async function closeParts(parts: OpenedParts, kept: OpenedParts = {}): Promise<void> {
+  const stay = listParts(kept)
+  await Promise.all(listParts(parts).flatMap(part => (stay.includes(part) ? [] : part.close())))
+}
+
+async function openUsers(path: string, { cwd, log, onUsersChanged }: OpenOptions) {
+  const part = await WatchedFile.start({
+    path: resolve(cwd, path),
     what: 'the password file',
-    parse,
-    onChanged: () => passwords.usersChanged(),
+    parse: content => parseHtpasswd(content.toString()),
+    onChanged: onUsersChanged,
     log,
   })
-  const passwords = new Passwords({ users: () => file.current })
-  parts.push(file)
-  return passwords
+  return { part, reload: () => part.reload(), close: () => part.close() }
 }
 
-async function openTokens({ access }: Config, cwd: string, log: Logger, parts: Part[]): Promise<Tokens | undefined> {
-  if (access?.jwt === undefined) return undefined
+async function openTokens(config: JwtConfig, { cwd, log }: OpenOptions) {
   const [{ openTokenKeys }, { Tokens }] = await Promise.all([import('./token-keys.js'), import('./tokens.js')])
-  const keys = await openTokenKeys(access.jwt, cwd, log)
-  parts.push(keys)
-  return new Tokens({ config: access.jwt, keys })
+  const keys = await openTokenKeys(config, cwd, log)
+  return { part: new Tokens({ config, keys }), reload: () => keys.reload(), close: () => keys.close() }
 }
 
-async function openWebhook({ access }: Config, parts: Part[]): Promise<Webhook | undefined> {
-  if (access?.webhook === undefined) return undefined
+async function openWebhook(config: WebhookConfig) {
   const { Webhook } = await import('./webhook.js')
-  const webhook = new Webhook({ config: access.webhook })
-  parts.push({ reload: async () => {}, close: async () => webhook.close() })
-  return webhook
+  const part = new Webhook({ config })
+  return { part, reload: async () => {}, close: async () => part.close() }
 }

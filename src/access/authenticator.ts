@@ -19,16 +19,20 @@ export interface AuthenticationRequest extends Omit<WebhookRequest, 'user' | 'pa
   readonly isGone?: (() => boolean) | undefined
 }
 
-export interface AuthenticatorOptions {
+/** Verifies credentials as the configuration says. */
+export interface Verifiers {
   readonly passwords?: Passwords | undefined
   readonly tokens?: Tokens | undefined
   readonly webhook?: Webhook | undefined
-  readonly tickets: Tickets
-  /** Counts wrong passwords of several gateways or workers. */
-  readonly state?: SharedState | undefined
   readonly acceptsCertificates: boolean
   /** Whether clients without credentials are admitted. */
   readonly allowsAnonymous: boolean
+}
+
+export interface AuthenticatorOptions extends Verifiers {
+  readonly tickets: Tickets
+  /** Counts wrong passwords of several gateways or workers. */
+  readonly state?: SharedState | undefined
   /** Milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number
   /** Milliseconds since any moment, never going back, for the limit of failed logins. Default: `performance.now`. */
@@ -49,7 +53,7 @@ const tokenStart = /^eyJ[\w-]*\.[\w-]+\.[\w-]+$/
  * An invalid credential is refused: it never makes a client anonymous.
  */
 export class Authenticator {
-  readonly #options: AuthenticatorOptions
+  #options: AuthenticatorOptions
   readonly #now: () => number
   readonly #failedLogins: FailedLoginLimiter
 
@@ -57,6 +61,24 @@ export class Authenticator {
     this.#options = options
     this.#failedLogins = new FailedLoginLimiter({ state: options.state, now: options.clock })
     this.#now = options.now ?? Date.now
+  }
+
+  /** Applies other verifiers. Tickets, and the counts of wrong passwords, stay. */
+  configure(verifiers: Verifiers): void {
+    this.#options = { ...this.#options, ...verifiers }
+  }
+
+  /**
+   * Whether a client that was admitted with this identity would still be, as far as its kind of credential goes: passwords have their revocation.
+   *
+   * @returns the refusal; `undefined` for none
+   */
+  refusalOf({ user, source }: Identity): GatewayError | undefined {
+    const { tokens, webhook, allowsAnonymous } = this.#options
+    if (source === 'webhook' && !webhook) return new GatewayError('identity-expired')
+    if (source === 'token' && !tokens) return new GatewayError('identity-expired')
+    if (user === undefined && source !== 'webhook' && !allowsAnonymous) return new GatewayError('identity-required')
+    return undefined
   }
 
   /** The value of `WWW-Authenticate` in a 401 response (RFC 9110 §11.6.1). */

@@ -3,15 +3,18 @@ import { GatewayError } from '../base/errors.js'
 import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 import { normalizeAddress, unixAddress } from './addresses.js'
 import type { ShareLimit } from './limit-exchange.js'
-import { RateLimits } from './rate-limits.js'
+import { type OptionalRate, RateLimits } from './rate-limits.js'
 
-export interface ConnectionLimitsOptions {
+export interface ConnectionBounds {
   readonly connections: number
   readonly connectionsPerAddress: number
   /** New connections per address, on average. Default: no limit. */
   readonly upgradesPerSecond?: number | 'off'
   /** New connections per address at once. */
   readonly upgradesBurst?: number
+}
+
+export interface ConnectionLimitsOptions extends ConnectionBounds {
   /** Connections of other processes, by network. */
   readonly others?: OtherCounts | undefined
   /** Shares the rate of new connections. */
@@ -24,19 +27,24 @@ export interface ConnectionLimitsOptions {
  * connections, and by `RateLimits`.
  */
 export class ConnectionLimits {
-  readonly #options: ConnectionLimitsOptions
+  #bounds: ConnectionBounds
   readonly #perAddress = new Map<string, number>()
-  readonly #rate: RateLimits | undefined
+  readonly #rate: RateLimits
   readonly #others: OtherCounts
   #open = 0
 
   constructor(options: ConnectionLimitsOptions) {
-    this.#options = options
-    const { upgradesPerSecond = 'off', upgradesBurst = 1, others = noOtherCounts, share, now } = options
+    const { others = noOtherCounts, share, now } = options
+    this.#bounds = options
     this.#others = others
-    if (upgradesPerSecond === 'off') return
-    this.#rate = new RateLimits({ perSecond: upgradesPerSecond, burst: upgradesBurst, ...(now && { now }) })
+    this.#rate = new RateLimits({ ...rateOf(options), ...(now && { now }) })
     share?.('upgrades', this.#rate)
+  }
+
+  /** Applies other bounds. Open connections stay, also beyond them. */
+  configure(bounds: ConnectionBounds): void {
+    this.#bounds = bounds
+    this.#rate.configure(rateOf(bounds))
   }
 
   /** Open connections of this process. */
@@ -49,7 +57,7 @@ export class ConnectionLimits {
    * Does not apply if one address may have all of them, as that of a proxy.
    */
   get #maxPerAddress(): number {
-    const { connections, connectionsPerAddress } = this.#options
+    const { connections, connectionsPerAddress } = this.#bounds
     if (connectionsPerAddress >= connections) return connectionsPerAddress
     return Math.min(connectionsPerAddress, Math.max(minPerAddress, connections - this.#total - 1))
   }
@@ -71,7 +79,7 @@ export class ConnectionLimits {
    */
   admit(address: string): () => void {
     const key = networkOf(address)
-    const wait = key === unixAddress ? 0 : (this.#rate?.take(key) ?? 0)
+    const wait = key === unixAddress ? 0 : this.#rate.take(key)
     if (wait > 0) throw new GatewayError('connecting-too-fast', { retryAfter: Math.ceil(wait / 1000) })
     return this.hold(address)
   }
@@ -87,7 +95,7 @@ export class ConnectionLimits {
    */
   hold(address: string): () => void {
     const key = networkOf(address)
-    if (this.#total >= this.#options.connections) throw new GatewayError('too-many-connections')
+    if (this.#total >= this.#bounds.connections) throw new GatewayError('too-many-connections')
     const count = this.#perAddress.get(key) ?? 0
     if (key !== unixAddress && count + this.#others.of(key) >= this.#maxPerAddress) {
       throw new GatewayError('too-many-from-address')
@@ -109,6 +117,10 @@ export class ConnectionLimits {
     else this.#perAddress.set(key, count)
     this.#others.set(key, count)
   }
+}
+
+function rateOf({ upgradesPerSecond = 'off', upgradesBurst = 1 }: ConnectionBounds): OptionalRate {
+  return { perSecond: upgradesPerSecond, burst: upgradesBurst }
 }
 
 /** The key of a client for shared quotas: its user, or else its network. */

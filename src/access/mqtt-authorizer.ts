@@ -66,7 +66,12 @@ export class MqttAuthorizer {
       stopWatching()
       releaseUser()
     }
-    return { ...rules.for(identity, connect.clientId), identity, release }
+    return new LivePermissions({ rules, identity, clientId: connect.clientId, release })
+  }
+
+  /** As `Authenticator.refusalOf`. */
+  refusalOf(identity: Identity): GatewayError | undefined {
+    return this.#options.authenticator.refusalOf(identity)
   }
 
   #identify(
@@ -81,5 +86,55 @@ export class MqttAuthorizer {
     }
     const request = { credential, transport: 'mqtt', address: from.address, clientId, isGone } as const
     return this.#options.authenticator.authenticate(request)
+  }
+}
+
+interface LivePermissionsOptions {
+  readonly rules: TopicRules
+  readonly identity: Identity
+  readonly clientId: string
+  readonly release: () => void
+}
+
+/** The permissions of one connection under the current rules. */
+class LivePermissions implements AdmittedClient {
+  readonly identity: Identity
+  readonly release: () => void
+  readonly #rules: TopicRules
+  readonly #clientId: string
+  #permissions: Permissions
+  #version: number
+
+  constructor({ rules, identity, clientId, release }: LivePermissionsOptions) {
+    this.identity = identity
+    this.release = release
+    this.#rules = rules
+    this.#clientId = clientId
+    this.#permissions = rules.for(identity, clientId)
+    this.#version = rules.version
+  }
+
+  get dropped(): readonly string[] {
+    return this.#current.dropped
+  }
+
+  mayPublish(topic: string): boolean {
+    return this.#current.mayPublish(topic)
+  }
+
+  maySubscribe(filter: string): boolean {
+    return this.#current.maySubscribe(filter)
+  }
+
+  mayRead(topic: string): boolean {
+    return this.#current.mayRead(topic)
+  }
+
+  get #current(): Permissions {
+    if (this.#version !== this.#rules.version) {
+      this.#version = this.#rules.version
+      this.#permissions = this.#rules.for(this.identity, this.#clientId)
+    }
+    return this.#permissions
   }
 }

@@ -65,7 +65,13 @@ const rounding = 1e-6
 /** Keys whose tokens wait to be reported; those of further keys are not. */
 const maxUnreported = 20_000
 
-export interface RateLimitsOptions extends Rate {
+/** A rate, or none: `off`. */
+export interface OptionalRate {
+  readonly perSecond: number | 'off'
+  readonly burst: number
+}
+
+export interface RateLimitsOptions extends OptionalRate {
   /** Buckets; beyond, the least recently used is evicted. Default: 100,000. */
   readonly maxKeys?: number
   readonly now?: () => number
@@ -75,7 +81,8 @@ export interface RateLimitsOptions extends Rate {
  * A token bucket for each key, such as a network (`networkOf`). Each use evicts up to two full buckets.
  */
 export class RateLimits {
-  readonly #rate: Rate
+  /** `undefined` for no limit. */
+  #rate: Rate | undefined
   readonly #maxKeys: number
   readonly #now: () => number
   /** Least recently used first. */
@@ -84,9 +91,17 @@ export class RateLimits {
   #usage: Map<string, number> | undefined
 
   constructor({ perSecond, burst, maxKeys = 100_000, now = monotonic }: RateLimitsOptions) {
-    this.#rate = { perSecond, burst }
+    this.#rate = rateOf({ perSecond, burst })
     this.#maxKeys = maxKeys
     this.#now = now
+  }
+
+  /** Applies another rate. Every key begins with a full bucket; with the same rate, nothing changes. */
+  configure(rate: OptionalRate): void {
+    const { perSecond, burst } = rateOf(rate) ?? {}
+    if (perSecond === this.#rate?.perSecond && burst === this.#rate?.burst) return
+    this.#rate = rateOf(rate)
+    this.#buckets.clear()
   }
 
   /** Number of buckets. */
@@ -97,6 +112,7 @@ export class RateLimits {
   /** Takes a token of `key`. @returns 0, or milliseconds until there is one */
   take(key: string): number {
     const bucket = this.#bucketOf(key)
+    if (!bucket) return 0
     if (!bucket.take()) return bucket.wait()
     this.#note(key, 1)
     return 0
@@ -104,8 +120,10 @@ export class RateLimits {
 
   /** Takes `amount` tokens of `key` even if it has fewer; see `TokenBucket.spend`. */
   spend(key: string, amount: number): number {
+    const bucket = this.#bucketOf(key)
+    if (!bucket) return 0
     this.#note(key, amount)
-    return this.#bucketOf(key).spend(amount)
+    return bucket.spend(amount)
   }
 
   /** Begins to note the tokens that are taken, for `takeUsage`. */
@@ -126,7 +144,7 @@ export class RateLimits {
 
   /** Takes tokens that another gateway has taken. @param age milliseconds since then */
   spendElsewhere(key: string, amount: number, age: number): void {
-    this.#bucketOf(key).spend(amount, age)
+    this.#bucketOf(key)?.spend(amount, age)
   }
 
   #note(key: string, amount: number): void {
@@ -137,10 +155,12 @@ export class RateLimits {
 
   /** Milliseconds until `key` has `amount` tokens, at most the burst; 0 for now. */
   wait(key: string, amount = 1): number {
+    if (!this.#rate) return 0
     return (this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)).wait(amount)
   }
 
-  #bucketOf(key: string): TokenBucket {
+  #bucketOf(key: string): TokenBucket | undefined {
+    if (!this.#rate) return undefined
     const bucket = this.#buckets.get(key) ?? new TokenBucket(this.#rate, this.#now)
     this.#buckets.delete(key)
     this.#evict()
@@ -157,4 +177,8 @@ export class RateLimits {
       if (checked === 2) break
     }
   }
+}
+
+function rateOf({ perSecond, burst }: OptionalRate): Rate | undefined {
+  return perSecond === 'off' ? undefined : { perSecond, burst }
 }

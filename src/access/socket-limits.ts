@@ -22,8 +22,8 @@ export type SocketRefusal = 'too-many-connections' | 'too-many-from-address'
  * which the journal needs as well.
  */
 export class SocketLimits {
-  readonly #perAddress: number
-  readonly #isProxy: (address: string) => boolean
+  #perAddress: number
+  #isProxy: (address: string) => boolean
   readonly #open: FairQuota
   readonly #others: OtherCounts
 
@@ -33,6 +33,16 @@ export class SocketLimits {
     this.#perAddress = perAddress
     this.#isProxy = compileAddresses(trustedProxies)
     this.#open = new FairQuota(max)
+  }
+
+  /**
+   * Applies other bounds. Open sockets stay, also beyond them, and count as they did.
+   *
+   * @throws {TypeError} naming the first invalid entry of `trustedProxies`
+   */
+  configure({ perAddress, trustedProxies }: Pick<SocketLimitsOptions, 'perAddress' | 'trustedProxies'>): void {
+    this.#isProxy = compileAddresses(trustedProxies)
+    this.#perAddress = perAddress
   }
 
   /** Addresses with a socket. */

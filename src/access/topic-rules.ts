@@ -44,14 +44,27 @@ const maxCached = 256
  *   be named by a filter that begins with `$`
  */
 export class TopicRules {
-  readonly #rules: readonly CompiledRule[] | undefined
+  #rules: readonly CompiledRule[] | undefined
   readonly #open: boolean
   readonly #bounds: TopicBounds
   readonly #cache = new Map<string, Permissions>()
+  #version = 0
 
   constructor(access: Pick<AccessConfig, 'rules'> | undefined, bounds: TopicBounds) {
     this.#open = access === undefined
     this.#bounds = bounds
+    this.configure(access)
+  }
+
+  /** Changes when the rules do: permissions of before are outdated then. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** Applies other rules. Whether there is access control at all stays as it was. */
+  configure(access: Pick<AccessConfig, 'rules'> | undefined): void {
+    this.#version += 1
+    this.#cache.clear()
     this.#rules = access?.rules?.map(({ to, publish, subscribe, admin }) => ({
       to,
       publish: publish.map(compileTemplate),

@@ -3,7 +3,7 @@ import { noOtherCounts, type OtherCounts } from '../base/other-counts.js'
 
 /** Limits the open connections of each user. */
 export class UserLimits {
-  readonly #max: number
+  #max = Number.POSITIVE_INFINITY
   readonly #open = new Map<string, number>()
   readonly #others: OtherCounts
 
@@ -13,6 +13,11 @@ export class UserLimits {
    */
   constructor(max: number | 'off', others: OtherCounts = noOtherCounts) {
     this.#others = others
+    this.configure(max)
+  }
+
+  /** Applies another maximum; `off` for no limit. Open connections stay, also beyond it. */
+  configure(max: number | 'off'): void {
     this.#max = max === 'off' ? Number.POSITIVE_INFINITY : max
   }
 

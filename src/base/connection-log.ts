@@ -58,6 +58,8 @@ export class LazyLogger implements ConnectionLog {
   #write(level: 'debug' | 'info' | 'warn' | 'error', first: object | string, text?: string): void {
     if (!this.#parent.isLevelEnabled(level)) return
     this.#child ??= this.#parent.child(Object.assign({}, ...this.#bindings))
+    // A child has the level of the time when it was made.
+    if (this.#child.level !== this.#parent.level) this.#child.level = this.#parent.level
     if (typeof first === 'string') this.#child[level](first)
     else this.#child[level](first, text)
   }

@@ -323,6 +323,11 @@ const table = {
     closeCode: 1001,
     text: 'The gateway is shutting down',
   },
+  'configuration-changed': {
+    mqttReason: 0x98,
+    closeCode: 1012,
+    text: 'The configuration has changed: this endpoint, or its broker, is another one now',
+  },
   'internal-error': {
     httpStatus: 500,
     closeCode: 1011,

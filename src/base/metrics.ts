@@ -13,6 +13,7 @@ import { version } from './version.js'
 
 export const transports = ['websocket', 'tcp', 'tls'] as const
 const states = ['opening', 'open', 'closing'] as const
+const reloadResults = ['applied', 'refused'] as const
 const deniedActions = ['publish', 'subscribe', 'receive'] as const
 const sessionEndReasons = ['user-limit', 'anonymous-limit', 'total-limit', 'expired'] as const
 const sessionBounds = ['maxQueuedMessages', 'maxSessionBytes', 'maxSessionsBytes'] as const
@@ -23,6 +24,8 @@ const subscriptionBounds = [
   'maxSessionsBytes',
 ] as const
 
+/** How a reload of the configuration ended; `refused`: nothing has changed. */
+export type ReloadResult = (typeof reloadResults)[number]
 /** The transport of a connection: `transport` in the metrics and the log. */
 export type Transport = (typeof transports)[number]
 /** The state of a connection: `opening` until the broker has answered, `open` while bytes pass, `closing` after that. */
@@ -200,12 +203,29 @@ export function createMetrics() {
     'Lines of the access log that were not written: the disk is full or too slow',
     () => droppedLines,
   )
+  const loaded = { at: Date.now() / 1000, isCurrent: true }
+  const lastSuccess = 'When the configuration was loaded last, by the start or a reload, in seconds since 1970'
+  gauge('mqway_config_last_reload_success_timestamp_seconds', lastSuccess, () => loaded.at)
+  const isCurrent = '0 after a reload that was refused, because the configuration is invalid; 1 otherwise'
+  gauge('mqway_config_last_reload_successful', isCurrent, () => Number(loaded.isCurrent))
+  const countReload = counterBy(
+    'mqway_config_reloads_total',
+    'Reloads of the configuration, by result',
+    'result',
+    reloadResults,
+  )
 
   return {
     registry,
     /** Counts lines that are missing in the access log. */
     accessLinesDropped(lines: number): void {
       droppedLines += lines
+    },
+    /** Counts a reload of the configuration. */
+    reloaded(result: ReloadResult): void {
+      countReload(result)
+      loaded.isCurrent = result === 'applied'
+      if (loaded.isCurrent) loaded.at = Date.now() / 1000
     },
     /** Counts a connection through its states. Call the returned function for each change; `'ended'` is final. */
     trackConnection(transport: Transport, traffic: Traffic): (state: ConnectionState | 'ended') => void {

@@ -9,6 +9,7 @@ import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { isWorker } from '../workers/is-worker.js'
 import type { WorkerStop } from '../workers/primary-process.js'
 import { workerFlags } from './heap-flags.js'
+import { type Reloadable, Reloader } from './reloader.js'
 import { ServiceManager } from './service-manager.js'
 
 type StopSignal = 'SIGTERM' | 'SIGINT'
@@ -16,7 +17,7 @@ type StopSignal = 'SIGTERM' | 'SIGINT'
 /**
  * `mqway serve`: runs the gateway until a signal.
  *
- * SIGTERM and SIGINT stop it within `shutdown.grace`, a second one at once; SIGHUP reloads certificates, passwords and keys.
+ * SIGTERM and SIGINT stop it within `shutdown.grace`, a second one at once; SIGHUP reloads the configuration, certificates, passwords and keys.
  *
  * With systemd, it takes the sockets of that, and tells it when it serves, reloads and stops.
  *
@@ -27,7 +28,8 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   raiseTrimThreshold()
   if (isWorker(env)) return serveAsWorker()
   const cwd = process.cwd()
-  const loaded = loadConfig({ argv, env, cwd })
+  const load = (): LoadedConfig => loadConfig({ argv, env, cwd })
+  const loaded = load()
   const { config } = loaded
   const log = createLog(config.log)
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
@@ -38,19 +40,24 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     checkInheritedSockets(inherited, config)
     const starting = startServing(loaded, log, cwd, inherited)
     const statusOf = ({ urls }: Serving): string => `Serving ${urls.join(' ')}`
-    const reload = async (serving: Serving): Promise<void> => {
+    const reloader = starting.then(serving => new Reloader({ serving, load, running: config, cwd, log }))
+    // The failure of the start is that of `starting`.
+    reloader.catch(ignore)
+    const reload = async (): Promise<void> => {
+      const it = await reloader
       void manager.reloading()
-      await serving.reload()
-      void manager.ready(statusOf(serving))
+      // A failure is logged.
+      await it.reload().catch(ignore)
+      void manager.ready(statusOf(await starting))
     }
     // Also one during the start: some files may have been read by then.
-    signals.onReload = () => starting.then(reload, ignore)
+    signals.onReload = () => reload().catch(ignore)
     const serving = await starting
     log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
     void manager.ready(statusOf(serving))
     const signal = await Promise.race([signals.stop, serving.failed ?? signals.stop])
     if (signal instanceof Error) throw signal
-    const { grace } = config.shutdown
+    const { grace } = (await reloader).running.shutdown
     log.info({ signal }, `stopping, within ${grace / 1000} s; once more for at once`)
     exitAfter(grace, log)
     void manager.stopping()
@@ -68,11 +75,10 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
 }
 
 /** A gateway, or workers with one each. */
-interface Serving {
+interface Serving extends Reloadable {
   readonly urls: readonly string[]
   /** Resolves to a reason to end. */
   readonly failed?: Promise<Error>
-  reload(): unknown
   close(grace: number): Promise<void>
 }
 
@@ -101,7 +107,8 @@ async function startServing(
   const urls = await pool.start()
   return {
     ...{ urls, failed: pool.failed },
-    reload: () => pool.reload(),
+    reload: next => pool.reload(next),
+    reloadRefused: () => pool.reloadRefused(),
     close: async grace => {
       await Promise.all([pool.close(grace), ticketKeys.close()])
     },
@@ -119,7 +126,11 @@ async function serveAsWorker(): Promise<number> {
   primary.stop.then(stop => exitAfter(timeOf(stop), log))
   try {
     const starting = startGateway(config, log, { file, group })
-    primary.channel.onNotice('reload', () => void starting.then(gateway => gateway.reload(), ignore))
+    primary.channel.onQuestion('reload', async next => {
+      await (await starting).reload(next)
+      return undefined
+    })
+    primary.channel.onNotice('reloadRefused', () => void starting.then(gateway => gateway.reloadRefused(), ignore))
     const gateway = await starting
     primary.channel.notify('ready', gateway.urls)
     const stop = await primary.stop

@@ -43,7 +43,7 @@ export function registerCouchdb(
   options: TransportContext,
   { prefix, timeout, directories = new Set() }: CouchdbOptions,
 ): { close(): void } {
-  const polls = new OpenPolls()
+  const polls = options.polls ?? new OpenPolls()
   const context = { options, polls, timeout, contextOf: streamContexts(options) }
   const { journal } = options.push
   if (prefix === '/') addReaderStrategy(app, directories)

@@ -247,6 +247,11 @@ export function pushOf({
   return { ...push, topics: filtersOf(entries), maxEvents, maxBytes, rules, journal, redis }
 }
 
+/** The entries of `push.topics` with bounds of their own. */
+export function filtersWithBounds(push: PushSection | 'off'): readonly unknown[] {
+  return push === 'off' ? [] : (push.topics ?? []).filter(entry => typeof entry !== 'string')
+}
+
 function storeOf({ journal }: Pick<PushSection, 'journal'>): 'level' | 'memory' | undefined {
   return typeof journal === 'string' ? journal : undefined
 }

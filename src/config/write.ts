@@ -9,10 +9,12 @@ import { redacted, withoutQueryValues } from './values.js'
  * configuration.
  */
 export function writeConfig(config: Config): string {
-  return stringify(redactSecrets(z.encode(configSchema, config), [], secretOptions()), {
-    lineWidth: 0,
-    aliasDuplicateObjects: false,
-  })
+  return stringify(encodeConfig(config), { lineWidth: 0, aliasDuplicateObjects: false })
+}
+
+/** The values of a configuration as in a file, with secrets and queries of URLs redacted. */
+export function encodeConfig(config: Config): unknown {
+  return redactSecrets(z.encode(configSchema, config), [], secretOptions())
 }
 
 function redactSecrets(value: unknown, path: readonly PropertyKey[], secrets: ReadonlySet<string>): unknown {

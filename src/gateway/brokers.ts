@@ -7,15 +7,27 @@ import { createUpstream } from '../broker/upstream/upstream.js'
 import { type BrokerConfig, type Config, retainedBytesOf, upstreamAt } from '../config/schema.js'
 import type { ProbedBroker } from '../server/readiness.js'
 
+/** The brokers that a configuration may use, as in `Brokers`. */
+function keysOf({ broker, tunnels }: Config): ReadonlySet<string> {
+  return new Set([broker, ...tunnels.map(tunnel => tunnel.broker ?? broker)].map(wanted => JSON.stringify(wanted)))
+}
+
+/** A broker with its readiness probe. */
+interface OpenBroker {
+  readonly broker: Broker
+  readonly probed: ProbedBroker
+}
+
 /** The brokers that the configuration names, each constructed once. */
 export class Brokers {
-  /** Every broker with its readiness probe. */
-  readonly probed: ProbedBroker[] = []
   readonly #config: Config
   readonly #cwd: string
   readonly #log: Logger
   readonly #hooks: EmbeddedHooks
-  readonly #brokers = new Map<string, Promise<Broker>>()
+  /** By their configuration. */
+  readonly #brokers = new Map<string, Promise<OpenBroker>>()
+  /** The same once they are open. */
+  readonly #open = new Map<string, OpenBroker>()
   #embedded: Promise<EmbeddedBroker> | undefined
   #openEmbedded: EmbeddedBroker | undefined
 
@@ -26,12 +38,41 @@ export class Brokers {
     this.#hooks = hooks
   }
 
+  /** The open brokers of a configuration with their readiness probes. */
+  probedOf(config: Config): ProbedBroker[] {
+    const keys = keysOf(config)
+    return [...this.#open].flatMap(([key, { probed }]) => (keys.has(key) ? probed : []))
+  }
+
   /** @throws {StartError} if its files or its data directory cannot be used */
-  get(wanted: BrokerConfig): Promise<Broker> {
+  async get(wanted: BrokerConfig): Promise<Broker> {
     const key = JSON.stringify(wanted)
-    const broker = this.#brokers.get(key) ?? this.#create(wanted)
-    this.#brokers.set(key, broker)
-    return broker
+    const creating = this.#brokers.get(key) ?? this.#create(wanted)
+    this.#brokers.set(key, creating)
+    try {
+      const created = await creating
+      if (this.#brokers.get(key) === creating) this.#open.set(key, created)
+      return created.broker
+    } catch (error) {
+      // With other files, it may succeed.
+      if (this.#brokers.get(key) === creating) this.#brokers.delete(key)
+      throw error
+    }
+  }
+
+  /**
+   * Forgets the brokers that are not those of a configuration. The built-in one stays open.
+   *
+   * @returns the others of them, to be closed
+   */
+  retain(config: Config): Broker[] {
+    const keys = keysOf(config)
+    const dropped = [...this.#open].filter(([key]) => !keys.has(key))
+    for (const [key] of dropped) {
+      this.#open.delete(key)
+      this.#brokers.delete(key)
+    }
+    return dropped.flatMap(([, { broker }]) => (broker === this.#openEmbedded ? [] : broker))
   }
 
   /** The built-in broker, once `embedded` has resolved. */
@@ -44,7 +85,7 @@ export class Brokers {
     return this.#embedded
   }
 
-  async #create(wanted: BrokerConfig): Promise<Broker> {
+  async #create(wanted: BrokerConfig): Promise<OpenBroker> {
     if (wanted === 'embedded') return this.#probe(await this.embedded(), {})
     const { username, password, ...upstream } = typeof wanted === 'string' ? upstreamAt(wanted) : wanted
     return this.#probe(createUpstream(upstream, this.#log), { username, password })
@@ -64,7 +105,7 @@ export class Brokers {
     return this.#openEmbedded
   }
 
-  #probe(broker: Broker, credentials: ProbeOptions): Broker {
+  #probe(broker: Broker, credentials: ProbeOptions): OpenBroker {
     const probe = async (): Promise<number> => {
       const failure = broker === this.#openEmbedded && this.#openEmbedded.storageFailure
       if (failure) throw new Error(`sessions and retained messages cannot be written: ${failure}`)
@@ -72,12 +113,13 @@ export class Brokers {
       const { probeBroker } = await import('../broker/probe.js')
       return probeBroker(broker, credentials)
     }
-    this.probed.push({ name: broker.name, probe })
-    return broker
+    return { broker, probed: { name: broker.name, probe } }
   }
 
   async close(): Promise<void> {
-    const brokers = await Promise.allSettled(this.#brokers.values())
-    await Promise.allSettled(brokers.map(result => (result.status === 'fulfilled' ? result.value.close() : undefined)))
+    const opened = await Promise.allSettled(this.#brokers.values())
+    const brokers = opened.flatMap(result => (result.status === 'fulfilled' ? result.value.broker : []))
+    if (this.#openEmbedded && !brokers.includes(this.#openEmbedded)) brokers.push(this.#openEmbedded)
+    await Promise.allSettled(brokers.map(broker => broker.close()))
   }
 }

@@ -1,26 +1,42 @@
 import { resolve } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
+import { withoutRestart } from '../config/changes.js'
 import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
+import type { UpgradeRoute } from '../http/upgrade-route.js'
 import type { ProgramServer } from '../server/attached-server.js'
 import { compileHttpsLocation } from '../server/https-redirect.js'
 import type { InheritedSocket } from '../server/inherited-sockets.js'
 import { UpgradeRouter } from '../server/upgrade.js'
 import type { WorkerGroup } from '../workers/primary-process.js'
 import { CloseStack } from './close-stack.js'
-import { type GatewayContext, openContext } from './context.js'
+import { compileParts, configureParts, type GatewayContext, openContext } from './context.js'
 import { Listeners } from './listeners.js'
-import type { PushSide } from './push.js'
+import type { PushEndpoints, PushSide } from './push.js'
 import { openTunnelRoutes, socketRoute } from './routes.js'
-import { openWebApp } from './web-app.js'
+import { reviewTunnels } from './tunnel-review.js'
+import { openWebApp, pushIsOff, type ServedWebApp } from './web-app.js'
 
 export interface Gateway {
   /** Every URL that a person can open or connect to. */
   readonly urls: readonly string[]
   /** Number of connected clients. */
   readonly connections: number
-  /** Reads certificates, passwords and keys again; an invalid one is logged, and the old one stays in use. Opens the access log again. */
-  reload(): Promise<void>
+  /**
+   * Applies another configuration, and reads certificates, passwords and keys again; an invalid one of these is logged, and the old one stays in use. Opens the
+   * access log again.
+   *
+   * Options that take effect with a restart keep their values (`config/changes.ts`). Connections that the other configuration does not allow have ended, or are
+   * ending, when it resolves; all others stay.
+   *
+   * @param config valid; default: the present one
+   * @throws {StartError} when a file or a broker of the configuration cannot be used; nothing has changed then
+   */
+  reload(config?: Config): Promise<void>
+  /** Counts a reload that was refused because the configuration is invalid. */
+  reloadRefused(): void
   /**
    * Stops accepting, ends the open connections with a reason, closes the brokers. Idempotent.
    *
@@ -72,49 +88,147 @@ async function assemble(
   { cwd = process.cwd(), file, group, inherited = [], servers = [], except = [] }: GatewayOptions,
   opened: CloseStack,
 ): Promise<Gateway> {
-  const context = await openContext(config, log, { cwd, group, isAttached: servers.length > 0 }, opened)
+  let context = await openContext(config, log, { cwd, group, isAttached: servers.length > 0 }, opened)
   const tunnelRoutes = await openTunnelRoutes(context)
   const hasMqttPort = config.mqtt.port !== 'off' || config.mqtts.port !== 'off'
   const mqttBroker = hasMqttPort ? await context.brokers.get(config.broker) : undefined
   const push = await openPushSide(context, opened)
-  const routes = [...tunnelRoutes, ...(push?.sockets ?? []).map(socket => socketRoute(socket, context))]
-
+  if (!push && config.push !== 'off') log.info(pushIsOff)
   const listeners = new Listeners(context, opened, inherited)
-  const httpsLocation = config.http.redirect ? compileHttpsLocation(() => listeners.httpsPort) : undefined
-  const router = new UpgradeRouter({ ...context, routes, httpsLocation, urlLength: config.limits.urlLength })
   let shuttingDown = false
   const isShuttingDown = (): boolean => shuttingDown
-  const web = await openWebApp(context, { push, routes, router, httpsLocation, isShuttingDown, file }, opened)
+  const routing = (of: GatewayContext, tunnels: readonly UpgradeRoute[], endpoints: PushEndpoints | undefined) => ({
+    ...of,
+    routes: [...tunnels, ...(endpoints?.sockets ?? []).map(socket => socketRoute(socket, of))],
+    httpsLocation: of.config.http.redirect ? compileHttpsLocation(() => listeners.httpsPort) : undefined,
+    urlLength: of.config.limits.urlLength,
+  })
+  const routes = routing(context, tunnelRoutes, push?.endpoints)
+  const router = new UpgradeRouter(routes)
+  const fixed = { push, router, isShuttingDown, file }
+  let web = await openWebApp(context, { ...fixed, ...routes, endpoints: push?.endpoints })
+  opened.add({ close: () => web.close() })
+  const served: ServedWebApp = {
+    app: { routing: (request, response) => web.app.routing(request, response) },
+    hasRoute: path => web.hasRoute(path),
+  }
 
-  await listeners.startWeb(web.app, router)
+  await listeners.startWeb(served.app, router)
   if (mqttBroker) await listeners.startMqtt(mqttBroker)
   listeners.startOrders()
   // Last: nothing that may fail comes after it.
-  for (const server of servers) listeners.attach(server, { ...web, router, except })
+  for (const server of servers) listeners.attach(server, { ...served, router, except })
 
-  const { tunnels, access } = context
+  const { tunnels, access, brokers, metrics, slicer } = context
+
+  /**
+   * Prepares all that may fail.
+   *
+   * @returns puts it into effect at once
+   * @throws {StartError} and what else fails; nothing has changed then
+   */
+  const prepare = async (next: Config): Promise<() => { close(): Promise<void> }> => {
+    const former = context
+    const prepared = new CloseStack(log)
+    try {
+      const nextAccess = prepared.add(await access.prepare(next))
+      const other: GatewayContext = { ...former, ...compileParts(next, former) }
+      const nextPush = pushOf(next)
+      const endpoints = push && nextPush && push.prepare(other, nextPush)
+      const nextRoutes = routing(other, await openTunnelRoutes(other), endpoints)
+      const nextWeb = prepared.add(await openWebApp(other, { ...fixed, ...nextRoutes, endpoints }))
+      const commitListeners = await listeners.prepare(other, prepared)
+      if (shuttingDown) throw new GatewayError('shutting-down')
+      // Last: its queue has one owner, so the former rules end here.
+      if (!isDeepStrictEqual(former.config.notify, next.notify)) await push?.changeNotify(next.notify)
+      return () => {
+        const formerWeb = web
+        nextAccess.commit()
+        configureParts(next, other)
+        endpoints?.commit()
+        commitListeners()
+        router.configure(nextRoutes)
+        web = nextWeb
+        context = other
+        return {
+          close: async () => {
+            formerWeb.endStreams(new GatewayError('configuration-changed'))
+            await Promise.all([nextAccess.close(), formerWeb.close()])
+          },
+        }
+      }
+    } catch (error) {
+      await prepared.close()
+      for (const broker of brokers.retain(former.config)) void broker.close()
+      throw error
+    }
+  }
+
+  const apply = async (next: Config): Promise<void> => {
+    const former = context.config
+    const commit = await prepare(next)
+    const replaced = new CloseStack(log)
+    replaced.add(commit())
+    if (next.log.level !== former.log.level) log.level = next.log.level
+    for (const broker of brokers.retain(next)) void tunnels.unused(broker).then(() => broker.close())
+    const topics = pushOf(next)?.topics
+    if (push && topics && !isDeepStrictEqual(pushOf(former)?.topics, topics)) void push.changeTopics(topics)
+    await replaced.close()
+    await review(former)
+  }
+
+  /** Ends the connections that the configuration no longer allows. */
+  const review = async (former: Config): Promise<void> => {
+    const { authenticator } = access
+    const hasOtherAccess = !isDeepStrictEqual(former.access, context.config.access)
+    await Promise.all([
+      tunnels.review(reviewTunnels(context), slicer),
+      hasOtherAccess && brokers.openEmbedded?.review(),
+      hasOtherAccess && push?.review(identity => authenticator?.refusalOf(identity)),
+    ])
+  }
+
+  const reload = async (given: Config): Promise<void> => {
+    const next = withoutRestart(context.config, given)
+    try {
+      if (!isDeepStrictEqual(next, context.config)) await apply(next)
+    } catch (error) {
+      metrics.reloaded('refused')
+      throw error
+    }
+    await Promise.all([listeners.reloadCertificates(), access.reload(), context.reopenAccessLog()])
+    metrics.reloaded('applied')
+  }
+  let reloading: Promise<unknown> = Promise.resolve()
+
   const shutDown = async (grace: number): Promise<void> => {
     shuttingDown = true
     router.shutDown()
     push?.endStreams()
-    web.endStreams()
+    web.endStreams(new GatewayError('shutting-down'))
     const closed = listeners.close()
     await Promise.all([tunnels.close(grace * connectionsPart), push?.endSockets(grace * connectionsPart)])
     // Responses under way remain, and connections that sent no request.
     const timer = setTimeout(() => listeners.destroyConnections(), Math.min(maxResponseTime, grace * responsesPart))
     await closed
     clearTimeout(timer)
+    await reloading
     await opened.close()
   }
   let closing: Promise<void> | undefined
   return {
-    urls: listeners.urls,
+    get urls() {
+      return listeners.urls
+    },
     get connections() {
       return tunnels.size
     },
-    reload: async () => {
-      await Promise.all([listeners.reloadCertificates(), access.reload(), context.reopenAccessLog()])
+    reload: (next = context.config) => {
+      const reloaded = reloading.then(() => reload(next))
+      reloading = reloaded.catch(() => {})
+      return reloaded
     },
+    reloadRefused: () => metrics.reloaded('refused'),
     close: grace => {
       closing ??= shutDown(grace)
       return closing

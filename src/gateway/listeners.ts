@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { readClientCertificate } from '../access/client-certificate.js'
 import { SocketLimits } from '../access/socket-limits.js'
 import type { Logger } from '../base/log.js'
@@ -11,9 +12,10 @@ import { withChallengeResponses } from '../server/acme/pending-challenges.js'
 import { AttachedServer, type ProgramServer } from '../server/attached-server.js'
 import type { CertificateFiles } from '../server/certificate.js'
 import { type CertificateSet, startCertificateSet } from '../server/certificate-set.js'
+import type { SecureServer } from '../server/certificates.js'
 import { descriptorLimit, socketsWithin } from '../server/descriptors.js'
 import type { InheritedSocket } from '../server/inherited-sockets.js'
-import { formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
+import { type BoundAddress, formatUrl, type Listener, type ListenOptions } from '../server/listener.js'
 import {
   type MqttListenerOptions,
   type MqttsListenerOptions,
@@ -25,45 +27,76 @@ import { ProxiedConnections } from '../server/proxied-connections.js'
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { StreamQueue } from '../server/stream-queue.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
-import { startHttp, startHttps, type WebApp } from '../server/web-servers.js'
+import { type CertificateSource, startHttp, startHttps, type WebApp } from '../server/web-servers.js'
 import { TcpClient } from '../tunnel/client.js'
+import type { TunnelOptions } from '../tunnel/tunnel.js'
 import { withAccessLog } from './access-log.js'
 import { openAcme } from './acme.js'
 import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { tunnelOptions } from './routes.js'
-import type { OpenedWebApp } from './web-app.js'
+import type { ServedWebApp } from './web-app.js'
 
 /** Sockets per counted connection: page requests, and connections about to be refused with a response, come on top. */
 const socketsPerConnection = 2
 
 export class Listeners {
-  /** Every URL that a person can open or connect to. */
-  readonly urls: string[] = []
-  readonly #context: GatewayContext
+  /** As the configuration is now. */
+  #context: GatewayContext
   readonly #opened: CloseStack
   readonly #inherited: readonly InheritedSocket[]
   readonly #listeners: Listener[] = []
-  readonly #maxConnections: number
+  /** Bound addresses. */
+  readonly #bound: { readonly scheme: 'http' | 'https' | 'mqtt' | 'mqtts'; readonly address: BoundAddress }[] = []
+  readonly #proxied: ProxiedConnections[] = []
   readonly #sockets: SocketLimits
   #acme: AcmeCertificate | undefined
-  #certificates: CertificateSet | undefined
+  #certificates: ServedCertificates | undefined
+  #ticketKeys: SessionTicketKeys | undefined
   #httpsPort: number | undefined
 
   /** @param opened closes each listener */
   constructor(context: GatewayContext, opened: CloseStack, inherited: readonly InheritedSocket[]) {
     const { config, log } = context
-    const { connections, connectionsPerAddress } = config.limits
     this.#context = context
     this.#opened = opened
     this.#inherited = inherited
-    this.#maxConnections = socketsPerConnection * connections
     this.#sockets = new SocketLimits({
-      perAddress: socketsPerConnection * connectionsPerAddress,
+      ...socketBounds(config),
       max: maxSockets(config, log, context.group?.workers),
-      trustedProxies: config.trustedProxies,
       others: context.group?.counts.others('sockets'),
     })
+  }
+
+  /** Every URL that a person can open or connect to. */
+  get urls(): string[] {
+    const paths = this.#context.config.tunnels.flatMap(({ path, pathPrefix }) => path ?? pathPrefix ?? [])
+    return this.#bound.flatMap(({ scheme, address }) => {
+      const url = formatUrl(scheme, address)
+      if (scheme === 'mqtt' || scheme === 'mqtts' || 'path' in address) return url
+      const base = formatUrl(scheme === 'https' ? 'wss' : 'ws', address)
+      return [url, ...paths.map(path => base + path)]
+    })
+  }
+
+  /**
+   * Opens the certificates of another configuration, if they differ.
+   *
+   * @returns applies the other configuration to the connections from now on
+   * @throws {StartError} when a certificate cannot be used; nothing has changed then
+   */
+  async prepare(next: GatewayContext, opened: CloseStack): Promise<() => void> {
+    const served = this.#certificates
+    const areSame = isDeepStrictEqual(certificateOptions(this.#context.config), certificateOptions(next.config))
+    const certificates =
+      served && !areSame ? opened.add(await startCertificates(next, this.#ticketKeys, this.#acme?.files)) : undefined
+    return () => {
+      this.#context = next
+      this.#sockets.configure(socketBounds(next.config))
+      for (const listener of this.#listeners) listener.setMaxConnections?.(maxConnections(next.config))
+      for (const proxied of this.#proxied) proxied.configure(next.config)
+      if (certificates) served?.replace(certificates)
+    }
   }
 
   /** The first TCP port of HTTPS; `undefined` if there is none (yet). */
@@ -81,7 +114,7 @@ export class Listeners {
       ...{ limits, unreadResponses, accessLog, tickBudget, slices, log, metrics },
       app: withAccessLog(acme ? withChallengeResponses(app, acme.challenges) : app, accessLog),
       onUpgrade: (...upgrade: Parameters<UpgradeRouter['handle']>) => router.handle(...upgrade),
-      maxConnections: this.#maxConnections,
+      maxConnections: maxConnections(this.#context.config),
       sockets: this.#sockets,
       pipelined: new PipelinedRequests({ log, metrics }),
       streams: new StreamQueue(tickBudget.open()),
@@ -102,9 +135,15 @@ export class Listeners {
 
   /** @throws {StartError} when an address cannot be bound or a certificate cannot be used */
   async startMqtt(broker: Broker): Promise<void> {
-    const { config, tunnels, site, limits, users, nextId, tickBudget, log, metrics } = this.#context
+    const { config, tunnels, limits, users, nextId, tickBudget, log, metrics } = this.#context
     const { mqtt, mqtts } = config
-    const options = tunnelOptions(this.#context, { inspectConnect: true, pingInterval: 'off' })
+    const site = { checkAddress: (address: string) => this.#context.site.checkAddress(address) }
+    const ofMqtt = { inspectConnect: true, pingInterval: 'off' } as const
+    let own = { of: this.#context, options: tunnelOptions(this.#context, ofMqtt) }
+    const currentOptions = (): TunnelOptions => {
+      if (own.of !== this.#context) own = { of: this.#context, options: tunnelOptions(this.#context, ofMqtt) }
+      return own.options
+    }
     const listening = (transport: 'tcp' | 'tls'): Omit<MqttListenerOptions, 'host' | 'port'> => ({
       ...{
         site,
@@ -113,11 +152,11 @@ export class Listeners {
         tickBudget,
         log,
         metrics,
-        maxConnections: this.#maxConnections,
+        maxConnections: maxConnections(config),
         sockets: this.#sockets,
       },
       accept: (socket, peer, child) =>
-        tunnels.open({ broker, peer, transport, options, log: child }, () =>
+        tunnels.open({ broker, peer, transport, options: currentOptions(), log: child }, () =>
           socket.destroyed ? undefined : new TcpClient(socket, transport),
         ),
     })
@@ -142,7 +181,7 @@ export class Listeners {
       hasRoute,
       router,
       except,
-    }: OpenedWebApp & { readonly router: UpgradeRouter; readonly except: readonly string[] },
+    }: ServedWebApp & { readonly router: UpgradeRouter; readonly except: readonly string[] },
   ): void {
     const { tickBudget, slices, unreadResponses, accessLog } = this.#context
     const own = (matches: (path: string) => boolean) => (path: string) => matches(path) && !except.includes(path)
@@ -178,10 +217,11 @@ export class Listeners {
   }
 
   /** The certificates of https, which MQTT over TLS shares. */
-  async #openCertificates(): Promise<CertificateSet> {
-    this.#certificates ??= this.#opened.add(
-      await startCertificates(this.#context, await this.#openTicketKeys(), this.#acme?.files),
-    )
+  async #openCertificates(): Promise<ServedCertificates> {
+    if (this.#certificates) return this.#certificates
+    this.#ticketKeys = await this.#openTicketKeys()
+    const set = await startCertificates(this.#context, this.#ticketKeys, this.#acme?.files)
+    this.#certificates = this.#opened.add(new ServedCertificates(set))
     return this.#certificates
   }
 
@@ -195,11 +235,7 @@ export class Listeners {
 
   #add(scheme: 'http' | 'https' | 'mqtt' | 'mqtts', listener: Listener): void {
     this.#listeners.push(this.#opened.add(listener))
-    this.urls.push(...listener.addresses.map(address => formatUrl(scheme, address)))
-    if (scheme === 'mqtt' || scheme === 'mqtts') return
-    const paths = this.#context.config.tunnels.flatMap(({ path, pathPrefix }) => path ?? pathPrefix ?? [])
-    const bases = listener.addresses.map(address => formatUrl(scheme === 'https' ? 'wss' : 'ws', address))
-    this.urls.push(...bases.flatMap(base => (base.startsWith('unix:') ? [] : paths.map(path => base + path))))
+    this.#bound.push(...listener.addresses.map(address => ({ scheme, address })))
   }
 
   #locationOf(
@@ -209,9 +245,77 @@ export class Listeners {
     const proxied = listener.proxyProtocol
       ? new ProxiedConnections({ trustedProxies, timeout: limits.handshakeTimeout })
       : undefined
+    if (proxied) this.#proxied.push(proxied)
     const { unixSocketMode } = listener
     return { host: listener.host ?? host, unixSocketMode, proxied, inherited: this.#inherited }
   }
+}
+
+/** The certificates in use, which a reload replaces. */
+class ServedCertificates implements CertificateSource {
+  readonly #servers: SecureServer[] = []
+  #current: CertificateSet
+  #replaced: Promise<void> = Promise.resolve()
+
+  constructor(current: CertificateSet) {
+    this.#current = current
+  }
+
+  get asksClients(): boolean {
+    return this.#current.asksClients === true
+  }
+
+  get secureContext(): CertificateSource['secureContext'] {
+    const { SNICallback, ...context } = this.#current.secureContext
+    if (!SNICallback) return context
+    // A server keeps its function.
+    return {
+      ...context,
+      SNICallback: (serverName, done) => {
+        const current = this.#current.secureContext.SNICallback
+        if (current) current(serverName, done)
+        else done(null, undefined)
+      },
+    }
+  }
+
+  serve(server: SecureServer): void {
+    this.#servers.push(server)
+    this.#current.serve(server)
+  }
+
+  /** Serves other certificates. Open connections keep theirs, also those whose handshake is under way. */
+  replace(next: CertificateSet): void {
+    const former = this.#current
+    this.#current = next
+    for (const server of this.#servers) {
+      server.setSecureContext(next.secureContext)
+      next.serve(server)
+    }
+    this.#replaced = Promise.all([this.#replaced, former.close()]).then(() => {})
+  }
+
+  reload(): Promise<void> {
+    return this.#current.reload()
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#current.close(), this.#replaced])
+  }
+}
+
+function certificateOptions({ https }: Config) {
+  const { cert, key, chain, certificates, minVersion } = https
+  return { cert, key, chain, certificates, minVersion }
+}
+
+/** Sockets of one bound address. */
+function maxConnections({ limits }: Config): number {
+  return socketsPerConnection * limits.connections
+}
+
+function socketBounds({ limits, trustedProxies }: Config) {
+  return { perAddress: socketsPerConnection * limits.connectionsPerAddress, trustedProxies }
 }
 
 /** Left out where clients are not asked for a certificate. */

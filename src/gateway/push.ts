@@ -1,13 +1,17 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { accountOf } from '../access/limits.js'
-import { type Rate, RateLimits, TokenBucket } from '../access/rate-limits.js'
+import { type OptionalRate, RateLimits, TokenBucket } from '../access/rate-limits.js'
+import type { GatewayError } from '../base/errors.js'
+import type { Identity } from '../base/identity.js'
 import type { Logger } from '../base/log.js'
 import { TimeSlicer } from '../base/time-slicer.js'
 import { type Broker, internalPeer } from '../broker/broker.js'
 import type { EmbeddedBroker } from '../broker/embedded/embedded.js'
 import { registerCouchdb } from '../compat/couchdb.js'
+import { OpenFeeds, Publishers } from '../compat/pere/context.js'
 import { registerPere } from '../compat/pere.js'
+import { Handles } from '../compat/rrr/handles.js'
 import { registerRrr } from '../compat/rrr/push.js'
 import { createRrrSocketRoute } from '../compat/rrr/socket.js'
 import type { CompatConfig } from '../config/compat.js'
@@ -18,7 +22,6 @@ import { BodyBudget } from '../http/body-budget.js'
 import { FilterQuota } from '../hub/filter-quota.js'
 import { type Hub, openHub } from '../hub/hub.js'
 import { TopicActivity } from '../hub/topic-activity.js'
-import type { Notify, NotifyOptions } from '../integrations/notify/notify.js'
 import type { Journal, JournalBounds } from '../journal/journal.js'
 import type { RedisJournal } from '../journal/redis-journal.js'
 import { reservedRules } from '../journal/reserved-topics.js'
@@ -42,6 +45,7 @@ import { registerConnections } from '../transports/connections.js'
 import { eventJson } from '../transports/event-json.js'
 import { LiveConnections } from '../transports/live-connections.js'
 import { registerOpenApi } from '../transports/openapi.js'
+import { OpenPolls } from '../transports/poll/open-polls.js'
 import { registerPoll } from '../transports/poll/poll.js'
 import { registerPresence } from '../transports/presence.js'
 import { registerPublish } from '../transports/publish.js'
@@ -55,6 +59,7 @@ import { WorkQueue } from '../transports/work-queue.js'
 import { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
 import { type Coordination, openCoordination } from './coordination.js'
+import { Notifications } from './notifications.js'
 import { shareRenewals } from './renewals.js'
 
 export interface PushSideOptions extends Omit<GatewayContext, 'config' | 'limits' | 'brokers' | 'tunnels' | 'nextId'> {
@@ -120,11 +125,22 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
   const { presence, messages } = await openPresence(options, source, coordination?.coordinator, opened)
   const clientMessages = openClientMessages(options, source, opened)
   const connections = opened.add(new LiveConnections())
+  const polls = opened.add(new OpenPolls())
   const filterQuota = new FilterQuota(config.maxSubscriptionsBytes)
   const receipts = opened.add(
     await openReceiptsOf(options, { journal, publisher: source, presence, tracking: hub.tracking }, coordination),
   )
-  await openNotifications(options, { hub, journal, isConnected: () => source.connected }, coordination, opened)
+  const { data, cwd, metrics } = options
+  const notifications = opened.add(
+    new Notifications({
+      ...{ hub, journal, coordination, cwd, log, metrics },
+      isConnected: () => source.connected,
+      encode: event => eventJson(event, { json: false }),
+      deadLetters: data === undefined ? undefined : join(data, 'dead-letters.jsonl'),
+      openStore: () => openStore(data, 'notify', 'the mails and webhook calls to be sent', log),
+    }),
+  )
+  await notifications.open(options.notify)
   options.metrics.watchPush(() => ({
     ...hub.counters,
     connected: source.connected,
@@ -139,10 +155,11 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     clientsDropped: clientMessages?.counters.dropped ?? 0,
     receiptsOutstanding: receipts.outstanding,
   }))
-  const push = { hub, journal, publisher: source, presence, filterQuota, receipts, config }
-  const transport = transportContext(options, push, connections)
-  const sockets = createSockets(options, transport)
-  const polls: { close(): void }[] = []
+  const push = { hub, journal, publisher: source, presence, filterQuota, receipts }
+  const parts = { ...openTransportParts(options, journal, connections), connections, polls, push, requests }
+  let current = openEndpoints(options, parts)
+  /** Of former configurations, with open sockets. */
+  let former: SocketEndpoint[] = []
   return {
     /** The busiest topics, for the dashboard. */
     topics: new TopicActivity({ journal }),
@@ -154,28 +171,63 @@ async function assemble(options: PushSideOptions, opened: CloseStack) {
     get journalFailure() {
       return journal.failure
     },
-    /**
-     * Adds the routes of the HTTP API.
-     *
-     * @param directories names of directories with pages, which are not databases of CouchDB
-     */
-    register: (app: FastifyInstance, directories: ReadonlySet<string>): void => {
-      polls.push(requests, ...registerRoutes(app, options, { ...transport, requests }, directories))
+    /** The endpoints of the configuration. */
+    get endpoints(): PushEndpoints {
+      return current
     },
-    /** The endpoints of plain WebSockets; the first match counts. */
-    sockets,
+    /** Makes the endpoints of another configuration, for new requests and connections. `commit` puts them into effect. */
+    prepare: (context: GatewayContext, next: PushConfig): PushEndpoints & { commit(): void } => {
+      const { gate, resolveClient, bodyEncoders } = context
+      const { limits } = context.config
+      const endpoints = openEndpoints({ ...options, gate, resolveClient, bodyEncoders, limits, config: next }, parts)
+      return {
+        ...endpoints,
+        commit: () => {
+          former = [...former, ...current.sockets].filter(({ size }) => size > 0)
+          current.replaced()
+          current = endpoints
+          parts.configure(limits, endpoints.budget)
+        },
+      }
+    },
+    /**
+     * Notifies by other rules. What waits to be sent stays.
+     *
+     * @throws {StartError} if a file cannot be used; the former rules apply then
+     */
+    changeNotify: (notify: NotifyConfig | undefined) => notifications.open(notify),
+    /** Subscribes at the broker to other topics. Never rejects. */
+    changeTopics: (topics: readonly string[]) => source.changeTopics(topics),
+    /** Ends, or restricts, what the access rules no longer allow: to be called when they have changed. */
+    review: async (refusalOf: (identity: Identity) => GatewayError | undefined): Promise<void> => {
+      await Promise.all([connections.review(refusalOf, options.slicer), polls.finishAll(options.slicer)])
+    },
     /** Ends all event streams and polls with a reason. */
     endStreams: (): void => {
       connections.close()
-      for (const poll of polls) poll.close()
+      polls.close()
+      requests.close()
+      parts.handles?.close()
     },
     /** Ends all sockets, each with its cursor; after `grace` milliseconds, open connections are destroyed. */
     endSockets: async (grace: number): Promise<void> => {
-      await Promise.all(sockets.map(socket => socket.close(grace)))
+      await Promise.all([...current.sockets, ...former].map(socket => socket.close(grace)))
     },
     /** Idempotent. */
     close: () => opened.close(),
   }
+}
+
+/** The endpoints of one configuration. */
+export interface PushEndpoints {
+  /**
+   * Adds the routes of the HTTP API.
+   *
+   * @param directories names of directories with pages, which are not databases of CouchDB
+   */
+  register(app: FastifyInstance, directories: ReadonlySet<string>): void
+  /** The endpoints of plain WebSockets; the first match counts. */
+  readonly sockets: readonly SocketEndpoint[]
 }
 
 function boundsOf(config: PushConfig): JournalBounds {
@@ -324,60 +376,72 @@ async function openStore(data: string | undefined, name: string, holds: string, 
   return openLevelStore({ directory: join(data, name), holds, log })
 }
 
-/** Imported on demand. */
-async function openNotifications(
-  { notify, data, cwd, log, metrics }: PushSideOptions,
-  parts: Pick<NotifyOptions, 'hub' | 'journal' | 'isConnected'>,
-  coordination: Coordination | undefined,
-  opened: CloseStack,
-): Promise<void> {
-  if (!notify) return
-  const encode: NotifyOptions['encode'] = event => eventJson(event, { json: false })
-  const deadLetters = data === undefined ? undefined : join(data, 'dead-letters.jsonl')
-  const options = { ...parts, config: notify, encode, deadLetters, cwd, log }
-  const open = async (): Promise<Notify> => {
-    if (!coordination) {
-      const { openNotify } = await import('../integrations/notify/notify.js')
-      return openNotify({
-        ...options,
-        store: await openStore(data, 'notify', 'the mails and webhook calls to be sent', log),
-      })
-    }
-    const { openSharedNotify } = await import('../integrations/notify/shared-notify.js')
-    const { coordinator, catchUp } = coordination
-    return openSharedNotify({
-      ...{ ...options, coordinator, catchUp },
-      isConnected: () => coordinator.isBrokerRead,
-      openStore: token => coordination.openStore('notify', token),
-    })
+/** Parts of the transports that stay while the configuration changes. */
+function openTransportParts(options: PushSideOptions, journal: Journal, connections: LiveConnections) {
+  const { compat, limits, slices, metrics, group, access, shareLimit, state } = options
+  const budgetOf = ({ bodySize }: LimitsConfig): number => Math.max(bodyBudget.bytes, bodyBudget.bodies * bodySize)
+  let { bodySize } = limits
+  let budget = new BodyBudget(budgetOf(limits))
+  metrics.watchBodies(() => budget.used)
+  const publishes = new RateLimits(publishRate(limits))
+  shareLimit?.('publishes', publishes)
+  return {
+    /** Of all request bodies in flight. */
+    bodyBudget: (next: LimitsConfig): BodyBudget =>
+      next.bodySize === bodySize ? budget : new BodyBudget(budgetOf(next)),
+    publishes,
+    queue: new WorkQueue(options.tickBudget.open(), slices),
+    renewElsewhere: group && shareRenewals(group, connections, access.tickets),
+    handles: compat.rrr === 'off' ? undefined : new Handles({ journal, state, config: compat.rrr }),
+    feeds: new OpenFeeds(),
+    publishers: new Publishers(),
+    configure: (next: LimitsConfig, nextBudget: BodyBudget): void => {
+      publishes.configure(publishRate(next))
+      bodySize = next.bodySize
+      budget = nextBudget
+    },
   }
-  const notifications = opened.add(await open())
-  metrics.watchMails(() => notifications.figures.mails)
-  metrics.watchWebhooks(() => notifications.figures.webhooks)
 }
 
-function transportContext(
-  options: PushSideOptions,
-  push: TransportContext['push'],
-  connections: LiveConnections,
-): TransportContext {
-  const { limits, gate, unreadResponses, anonymousPublishes, slices, state, log, metrics, group, access } = options
-  const { bodyEncoders } = options
+interface EndpointParts extends ReturnType<typeof openTransportParts> {
+  readonly connections: LiveConnections
+  readonly polls: OpenPolls
+  readonly push: Omit<TransportContext['push'], 'config'>
+  readonly requests: Requests
+}
+
+function openEndpoints(options: PushSideOptions, parts: EndpointParts) {
+  const { limits, gate, unreadResponses, bodyEncoders, anonymousPublishes, slices, state, log, metrics, config } =
+    options
+  const { connections, polls, queue, renewElsewhere } = parts
   const { bodySize, bodyTimeout, jsonValues } = limits
-  const budget = new BodyBudget(Math.max(bodyBudget.bytes, bodyBudget.bodies * bodySize))
-  metrics.watchBodies(() => budget.used)
+  const budget = parts.bodyBudget(limits)
   const bodies = { limit: bodySize, budget, timeout: bodyTimeout, jsonValues, slices }
-  const queue = new WorkQueue(options.tickBudget.open(), slices)
-  const renewElsewhere = group && shareRenewals(group, connections, access.tickets)
-  const shared = { gate, state, unreadResponses, bodyEncoders, anonymousPublishes, log, metrics }
-  return { ...shared, push, connections, renewElsewhere, bodies, queue }
+  let isReplaced = false
+  const transport: TransportContext = {
+    ...{ gate, state, unreadResponses, bodyEncoders, anonymousPublishes, log, metrics },
+    ...{ connections, polls, renewElsewhere, bodies, queue },
+    push: { ...parts.push, config },
+    isReplaced: () => isReplaced,
+  }
+  return {
+    sockets: createSockets(options, transport),
+    register: (app: FastifyInstance, directories: ReadonlySet<string>): void =>
+      registerRoutes(app, options, { ...parts, ...transport }, directories),
+    budget,
+    /** To be called when others have their place. */
+    replaced: (): void => {
+      isReplaced = true
+    },
+  }
 }
 
 /** The WebSocket endpoints; RRR's last, because its prefix may be `/`. */
 function createSockets(options: PushSideOptions, transport: TransportContext): SocketEndpoint[] {
   const { compat, limits, resolveClient, packetSize } = options
   const { closeTimeout } = limits
-  const publishes = publishRate(limits)
+  const { perSecond, burst } = publishRate(limits)
+  const publishes = perSecond === 'off' ? undefined : { perSecond, burst }
   const sockets: SocketEndpoint[] = [createSocketRoute({ ...transport, resolveClient, publishes, closeTimeout })]
   if (compat.rrr !== 'off') {
     const rrr = { config: compat.rrr, topic: limits, packetSize, publishes, closeTimeout }
@@ -386,32 +450,35 @@ function createSockets(options: PushSideOptions, transport: TransportContext): S
   return sockets
 }
 
-/** @returns the routes whose requests wait for events; `close` ends them */
 function registerRoutes(
   app: FastifyInstance,
-  { compat, limits, shareLimit }: PushSideOptions,
-  { requests, ...transport }: TransportContext & { readonly requests: Requests },
+  { compat }: PushSideOptions,
+  {
+    requests,
+    publishes,
+    handles,
+    feeds,
+    publishers,
+    ...transport
+  }: Omit<EndpointParts, 'push' | 'polls'> & TransportContext,
   directories: ReadonlySet<string>,
-): { close(): void }[] {
-  const rate = publishRate(limits)
-  const publishes = rate && new RateLimits(rate)
-  if (publishes) shareLimit?.('publishes', publishes)
+): void {
   registerEvents(app, transport)
   registerConnections(app, transport)
-  const polls = [registerPoll(app, transport)]
+  registerPoll(app, transport)
   registerPublish(app, { ...transport, publishes })
   registerRequest(app, { ...transport, publishes, requests })
   registerReceipts(app, transport)
   registerPresence(app, transport)
   registerOpenApi(app, transport)
-  if (compat.rrr !== 'off') polls.push(registerRrr(app, { ...transport, config: compat.rrr }))
-  if (compat.couchdb !== 'off') polls.push(registerCouchdb(app, transport, { ...compat.couchdb, directories }))
-  if (compat.pere !== 'off') registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes })
-  return polls
+  if (compat.rrr !== 'off') registerRrr(app, { ...transport, config: compat.rrr, handles })
+  if (compat.couchdb !== 'off') registerCouchdb(app, transport, { ...compat.couchdb, directories })
+  if (compat.pere !== 'off')
+    registerPere(app, { ...transport, prefix: compat.pere.prefix, publishes, feeds, publishers })
 }
 
-function publishRate({ publishesPerSecond: perSecond, publishesBurst: burst }: LimitsConfig): Rate | undefined {
-  return perSecond === 'off' ? undefined : { perSecond, burst }
+function publishRate({ publishesPerSecond: perSecond, publishesBurst: burst }: LimitsConfig): OptionalRate {
+  return { perSecond, burst }
 }
 
 /** Limits the gateway's own messages: without a limit, they would evict other events. */

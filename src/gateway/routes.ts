@@ -22,6 +22,7 @@ function tunnelRoute(tunnel: TunnelConfig, broker: Broker, context: GatewayConte
   const { subprotocols, requireSubprotocol, forceSubprotocol, origins, requireOrigin, requireIdentity } = tunnel
   const own = tunnelOptions(context, tunnel)
   const endpoint = { broker, subprotocols, requireSubprotocol, forceSubprotocol, ...own }
+  context.tunnelConfigs.set(endpoint, tunnel)
   return {
     matches: pathMatcher(tunnel),
     allowsOrigin: compileOrigins(origins, { requireOrigin }),

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { compileAdministrators } from '../access/administrators.js'
 import { compileOrigins, type OriginPolicy } from '../access/origins.js'
 import { LocalClients } from '../base/client-directory.js'
+import type { GatewayError } from '../base/errors.js'
 import { listPrivateFiles } from '../config/private-files.js'
 import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
@@ -16,17 +17,19 @@ import { type HttpsLocation, registerHttpsRedirect } from '../server/https-redir
 import { listPageDirectories, registerEndpointHints, registerPages } from '../server/pages.js'
 import { registerTickets } from '../server/tickets.js'
 import type { UpgradeRouter } from '../server/upgrade.js'
+import type { WebApp } from '../server/web-servers.js'
 import { registerClients } from '../transports/clients.js'
 import { registerDashboard } from '../transports/dashboard.js'
 import { LiveConnections } from '../transports/live-connections.js'
 import { AllClients } from '../workers/all-clients.js'
 import { prometheusText } from '../workers/worker-metrics.js'
-import type { CloseStack } from './close-stack.js'
 import type { GatewayContext } from './context.js'
-import type { PushSide } from './push.js'
+import type { PushEndpoints, PushSide } from './push.js'
 
 export interface WebAppOptions {
   readonly push: PushSide | undefined
+  /** Of push. */
+  readonly endpoints: PushEndpoints | undefined
   readonly routes: readonly UpgradeRoute[]
   readonly router: UpgradeRouter
   readonly httpsLocation: HttpsLocation | undefined
@@ -35,40 +38,65 @@ export interface WebAppOptions {
   readonly file: string | undefined
 }
 
-const pushIsOff =
+export const pushIsOff =
   'Push is off: either by the option push, or because push.topics names no topics of the broker behind this gateway'
 
-/** The app that answers HTTP requests. */
-export interface OpenedWebApp {
-  readonly app: FastifyInstance
+/** What answers HTTP requests. */
+export interface ServedWebApp {
+  readonly app: WebApp
   /** Whether it has a route at a path. */
   hasRoute(path: string): boolean
-  /** Ends the streams of dashboards with a reason. */
-  endStreams(): void
+}
+
+/** The app of one configuration. */
+export interface OpenedWebApp extends ServedWebApp {
+  /** Ends the streams of dashboards. */
+  endStreams(reason: GatewayError): void
+  /** Requests under way are still answered. */
+  close(): Promise<void>
 }
 
 /** Makes the app that answers HTTP requests, with all routes: health, tickets, the push API and the pages. */
-export async function openWebApp(
-  context: GatewayContext,
-  options: WebAppOptions,
-  opened: CloseStack,
-): Promise<OpenedWebApp> {
-  const { config, cwd, site, servesHost, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
-  const { push, router, httpsLocation, isShuttingDown } = options
+export async function openWebApp(context: GatewayContext, options: WebAppOptions): Promise<OpenedWebApp> {
+  const { config, site, servesHost, resolveClient, seesDetails, log, metrics } = context
   const headerRules = new HeaderRules(config.headers)
-  const app = opened.add(
-    createApp({ site, servesHost, resolveClient, seesDetails, headerRules, limits: config.limits, log, metrics }),
-  )
+  const app = createApp({
+    site,
+    servesHost,
+    resolveClient,
+    seesDetails,
+    headerRules,
+    limits: config.limits,
+    log,
+    metrics,
+  })
   const hasRoute = collectRoutes(app)
+  const dashboards = new LiveConnections()
+  try {
+    await registerAll(app, context, { ...options, headerRules, dashboards })
+    await app.ready()
+    return { app, hasRoute, endStreams: reason => dashboards.close(reason), close: () => app.close() }
+  } catch (error) {
+    await app.close()
+    throw error
+  }
+}
+
+async function registerAll(
+  app: FastifyInstance,
+  context: GatewayContext,
+  options: WebAppOptions & { readonly headerRules: HeaderRules; readonly dashboards: LiveConnections },
+): Promise<void> {
+  const { config, cwd, site, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
+  const { push, endpoints, router, httpsLocation, isShuttingDown, headerRules, dashboards } = options
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
     refusalOf: request => router.refusalOf(request),
     setOriginHeaders: (request, reply) => gate.setOriginHeaders(request, reply),
     noPush: push ? undefined : { sentence: pushIsOff, isAt: path => isPushPath(path, config) },
   })
-  if (!push && config.push !== 'off') log.info(pushIsOff)
   const checkHealth = compileHealthCheck({
-    brokers: brokers.probed,
+    brokers: brokers.probedOf(config),
     pushFailure: push && (() => push.failure),
     journalFailure: push && (() => push.journalFailure),
     log,
@@ -78,18 +106,15 @@ export async function openWebApp(
     readMetrics: async () => (group ? prometheusText(await group.allMetrics()) : metrics.registry.metrics()),
   })
   registerTicketRoute(app, context, options.routes)
-  const dashboards = new LiveConnections()
   registerAdministration(app, context, { push, checkHealth, dashboards })
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
-  push?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
+  endpoints?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
   if (config.public !== 'off') {
     const { index } = config
     const encoded = config.compression === 'off' ? undefined : new EncodedFiles(config.compression, context.compressor)
     const ownFiles = listPrivateFiles(config, options.file, cwd)
     await registerPages(app, { directory, index, headerRules, encoded, site, ownFiles, resolveClient, log })
   }
-  await app.ready()
-  return { app, hasRoute, endStreams: () => dashboards.close() }
 }
 
 /** Tickets are for pages that may open at least one of the WebSockets. */

@@ -42,12 +42,17 @@ const clientLeft = 499
 /** Writes one line for each request when its response has ended: an event stream, a tunnel and a plain WebSocket when they are closed. */
 export class AccessLog {
   readonly #options: AccessLogOptions
-  readonly #trusts: (address: string) => boolean
+  #trusts: (address: string) => boolean
 
   /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
   constructor(options: AccessLogOptions) {
     this.#options = options
     this.#trusts = compileAddresses(options.trustedProxies)
+  }
+
+  /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
+  configure({ trustedProxies }: Pick<AccessLogOptions, 'trustedProxies'>): void {
+    this.#trusts = compileAddresses(trustedProxies)
   }
 
   /** Follows a request and its response, which gets `X-Request-ID`. To be called before anything is written. */

@@ -48,6 +48,7 @@ export class Certificates {
   /** The context of the current certificate; made when needed. */
   #context: SecureContext | undefined
   #lastWarning = Number.NEGATIVE_INFINITY
+  #isClosed = false
 
   private constructor(options: CertificatesOptions, current: Certificate, stamp: string) {
     this.#options = options
@@ -105,6 +106,7 @@ export class Certificates {
 
   /** Stops watching; resolves when no file is being read. Idempotent. */
   close(): Promise<void> {
+    this.#isClosed = true
     return this.#poller.close()
   }
 
@@ -124,6 +126,8 @@ export class Certificates {
   }
 
   #apply(next: Certificate): void {
+    // Another set may have its place.
+    if (this.#isClosed) return
     for (const server of this.#servers) server.setSecureContext(this.#contextOf(next))
     this.#current = next
     this.#context = undefined

@@ -44,6 +44,8 @@ export type BoundAddress = { readonly host: string; readonly port: number } | { 
 /** A bound listener. */
 export interface Listener {
   readonly addresses: readonly BoundAddress[]
+  /** Applies another `ListenOptions.maxConnections`. Open connections stay, also beyond it. Left out for the server of another program. */
+  setMaxConnections?(max: number): void
   /** Stops accepting; resolves when all connections have ended. Idempotent. */
   close(): Promise<void>
   /** Destroys all connections. */
@@ -106,6 +108,9 @@ export async function listen(createServer: () => Server, options: ListenOptions)
   let closed: Promise<unknown> | undefined
   return {
     addresses: bound.map(({ address }) => address),
+    setMaxConnections: max => {
+      for (const server of bound) server.setMaxConnections(max)
+    },
     close: async () => {
       closed ??= Promise.all(bound.map(server => server.close()))
       await closed
@@ -131,6 +136,7 @@ function nameOf(host: string): string {
 
 interface BoundServer {
   readonly address: BoundAddress
+  setMaxConnections(max: number): void
   close(): Promise<void>
   destroyConnections(): void
 }
@@ -236,6 +242,13 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
   /** Sockets, each with the network to release. */
   const sockets = new Map<Socket, string | undefined>()
   const dropped = countDrops(options)
+  let { maxConnections } = options
+  const setMaxConnections = (max: number): void => {
+    maxConnections = max
+    // The primary process would offer a connection that all workers refuse to them again and again.
+    if (!cluster.isWorker) for (const server of servers) server.maxConnections = max
+  }
+  setMaxConnections(maxConnections)
   // One listener for all, without `once`: 200 bytes less for each.
   function forget(this: Socket): void {
     const network = sockets.get(this)
@@ -244,7 +257,7 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
   }
   const admit = (socket: Socket): { readonly network: string | undefined } | { readonly refusal: ErrorReason } => {
     // `maxConnections` is for each server.
-    if (sockets.size >= options.maxConnections) return { refusal: 'too-many-connections' }
+    if (sockets.size >= maxConnections) return { refusal: 'too-many-connections' }
     return options.sockets?.admit(socket.remoteAddress) ?? { network: undefined }
   }
   /**
@@ -273,13 +286,12 @@ function hold(servers: readonly Server[], address: BoundAddress, options: Listen
     options.proxied?.watch(server, (detail, peer) => dropped('proxy-header-invalid', peer, detail))
     if (options.proxied) server.prependListener('secureConnection', options.proxied.identify)
     server.on('error', error => options.log.error({ err: error }, 'A listener failed'))
-    // The primary process would offer a connection that all workers refuse to them again and again.
-    if (!cluster.isWorker) server.maxConnections = options.maxConnections
     server.on('drop', data => dropped('too-many-connections', data?.remoteAddress))
   }
   let closing: Promise<unknown> | undefined
   return {
     address,
+    setMaxConnections,
     close: async () => {
       closing ??= Promise.all(servers.map(closed))
       await closing

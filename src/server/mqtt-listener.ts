@@ -16,7 +16,7 @@ import { RefusalLog } from './refusal-log.js'
 import type { CertificateSource } from './web-servers.js'
 
 export interface MqttListenerOptions extends Omit<ListenOptions, 'purpose'> {
-  readonly site?: SiteRules | undefined
+  readonly site?: Pick<SiteRules, 'checkAddress'> | undefined
   readonly limits: ConnectionLimits
   /** Makes the id of a connection in the log. */
   readonly nextId: () => string

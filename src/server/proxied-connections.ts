@@ -21,7 +21,7 @@ const maxPending = 1024
  */
 export class ProxiedConnections {
   readonly #timeout: number
-  readonly #isTrusted: (address: string) => boolean
+  #isTrusted: (address: string) => boolean
   readonly #pending = new Set<Socket>()
   /** Connections by the peer and port of the proxy. A TLS socket has these too, and no documented reference to its TCP socket. */
   readonly #open = new Map<string, ProxiedConnection>()
@@ -29,6 +29,11 @@ export class ProxiedConnections {
   /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
   constructor({ trustedProxies, timeout }: ProxiedConnectionsOptions) {
     this.#timeout = timeout
+    this.#isTrusted = compileAddresses(trustedProxies)
+  }
+
+  /** @throws {TypeError} naming the first invalid entry of `trustedProxies` */
+  configure({ trustedProxies }: Pick<ProxiedConnectionsOptions, 'trustedProxies'>): void {
     this.#isTrusted = compileAddresses(trustedProxies)
   }
 

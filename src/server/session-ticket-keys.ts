@@ -63,7 +63,7 @@ export class SessionTicketKeys {
   readonly #checkInterval: number
   readonly #now: () => number
   readonly #shared: SessionTicketKeysOptions['shared']
-  readonly #servers: TicketServer[] = []
+  readonly #servers = new Set<TicketServer>()
   #current: TicketKey
   #timer: NodeJS.Timeout | undefined
   #working: Promise<void> = Promise.resolve()
@@ -99,7 +99,7 @@ export class SessionTicketKeys {
 
   /** Applies new keys to `server`. */
   serve(server: TicketServer): void {
-    this.#servers.push(server)
+    this.#servers.add(server)
   }
 
   /** Reads the file, and replaces a key that is too old. Never rejects. */

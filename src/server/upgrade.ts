@@ -61,11 +61,16 @@ type PendingUpgrade = Omit<Upgrade, 'key' | 'subprotocol'> & {
 
 /** Checks WebSocket handshakes, identifies their clients, and passes them to their endpoints, or refuses them. */
 export class UpgradeRouter {
-  readonly #options: UpgradeRouterOptions
+  #options: UpgradeRouterOptions
   readonly #refusals = new RefusalLog()
   #shuttingDown = false
 
   constructor(options: UpgradeRouterOptions) {
+    this.#options = options
+  }
+
+  /** Applies other routes and rules to the handshakes from now on. */
+  configure(options: UpgradeRouterOptions): void {
     this.#options = options
   }
 

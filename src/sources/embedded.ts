@@ -57,7 +57,8 @@ export async function openEmbeddedSource(options: EmbeddedSourceOptions): Promis
 
 class EmbeddedSource implements Source {
   readonly #options: EmbeddedSourceOptions
-  readonly #matches: (topic: string) => boolean
+  #topics: readonly string[]
+  #matches: (topic: string) => boolean
   readonly #writer: JournalWriter
   readonly #quota = new PublishQuota(quota)
   readonly #ackTimeout: number
@@ -93,6 +94,7 @@ class EmbeddedSource implements Source {
   constructor(options: EmbeddedSourceOptions) {
     this.#options = options
     this.#ackTimeout = options.ackTimeout ?? defaultAckTimeout
+    this.#topics = options.topics
     this.#matches = topicPredicate(options.topics)
     const { journal, log } = options
     this.#writer = new JournalWriter({
@@ -130,6 +132,14 @@ class EmbeddedSource implements Source {
   /** Whether messages on `topic` are appended: responses are not, because only who asked may read them. */
   #isKept(topic: string): boolean {
     return this.#matches(topic) && !isResponseTopic(topic)
+  }
+
+  async changeTopics(topics: readonly string[]): Promise<void> {
+    this.#topics = topics
+    this.#matches = topicPredicate(topics)
+    // Retained messages on the new topics.
+    await this.#compareRetained()
+    this.#rememberWhenWritten()
   }
 
   /** Attaches to the broker, and appends its retained messages that the journal lacks. */
@@ -310,7 +320,8 @@ class EmbeddedSource implements Source {
   #remember(): void {
     if (this.#isRemembered || this.#isClosed) return
     this.#isRemembered = true
-    const { remembered, topics, log } = this.#options
+    const { remembered, log } = this.#options
+    const topics = this.#topics
     this.#remembering = remembered.save({ clientId: '', dialect: 'embedded', topics }).catch(error => {
       log.warn({ err: error }, 'failed to store the state of push; subscribers get a gap marker after a restart')
     })
@@ -330,7 +341,8 @@ class EmbeddedSource implements Source {
   }
 
   async #compareRetainedOnce(): Promise<void> {
-    const { broker, journal, topics, log } = this.#options
+    const { broker, journal, log } = this.#options
+    const topics = this.#topics
     const changed = new Set<string>()
     this.#changed = changed
     try {

@@ -28,6 +28,12 @@ export interface Source extends Publisher {
    * @throws {GatewayError} rejects with `broker-away`, or with `requests-unsupported` at a broker that has no response topics
    */
   receiveResponses(): Promise<void>
+  /**
+   * Appends messages on other topics from now on. Resolves when it has subscribed to them, or will when it is connected; failures are logged. Never rejects.
+   *
+   * @param topics valid topic filters
+   */
+  changeTopics(topics: readonly string[]): Promise<void>
   /** Appends the received messages and ends. Idempotent. */
   close(): Promise<void>
 }

@@ -2,11 +2,12 @@ import { randomBytes } from 'node:crypto'
 import { onExpired } from '../access/expiry.js'
 import { GatewayError } from '../base/errors.js'
 import type { Identity } from '../base/identity.js'
+import type { TimeSlicer } from '../base/time-slicer.js'
 
 export interface ConnectionEvents {
   /** It has to end; it calls `close` then. */
   readonly end: (error: GatewayError) => void
-  /** The same user has presented new credentials: its permissions follow from this identity. */
+  /** The same user has presented new credentials, or the access rules have changed: its permissions follow from this identity. */
   readonly renewed: (identity: Identity) => void
 }
 
@@ -79,9 +80,25 @@ export class LiveConnections {
     return true
   }
 
+  /**
+   * Applies changed access rules to all: those with a filter that is no longer granted end, or lose it.
+   *
+   * @param refusalOf why an identity is no longer admitted; `undefined` if it is
+   */
+  async review(refusalOf: (identity: Identity) => GatewayError | undefined, slicer: TimeSlicer): Promise<void> {
+    await slicer.next('clients')
+    // A map may change while it is iterated.
+    for (const { identity, events } of this.#open.values()) {
+      if (slicer.isOver) await slicer.next('clients')
+      const refusal = refusalOf(identity)
+      if (refusal) events.end(refusal)
+      else events.renewed(identity)
+    }
+  }
+
   /** Ends all, and refuses new ones. */
-  close(): void {
+  close(reason = new GatewayError('shutting-down')): void {
     this.#closed = true
-    for (const { events } of [...this.#open.values()]) events.end(new GatewayError('shutting-down'))
+    for (const { events } of [...this.#open.values()]) events.end(reason)
   }
 }

@@ -15,6 +15,7 @@ import type { Receipts } from '../receipts/receipts.js'
 import type { Publisher } from '../sources/publisher.js'
 import type { SharedState } from '../storage/shared-state.js'
 import type { LiveConnections } from './live-connections.js'
+import type { OpenPolls } from './poll/open-polls.js'
 import type { WorkQueue } from './work-queue.js'
 
 /** Shared by all transports and compatible endpoints. */
@@ -22,6 +23,10 @@ export interface TransportContext {
   readonly push: Push
   readonly gate: ApiGate
   readonly connections: LiveConnections
+  /** The waiting polls, over reloads; left out for those of each endpoint. */
+  readonly polls?: OpenPolls | undefined
+  /** Whether a reload has replaced this context: the next request of a connection is admitted by the new one. */
+  readonly isReplaced?: (() => boolean) | undefined
   /** Small state, which several gateways share. */
   readonly state: SharedState
   /** As `LiveConnections.renew`, for connections of other worker processes; left out without them. */

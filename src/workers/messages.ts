@@ -33,7 +33,8 @@ export type KnownCounts = Readonly<Partial<Record<CountName, readonly KnownCount
 /** Messages without an answer, by kind. */
 export interface Notices {
   // To a worker.
-  reload: undefined
+  /** A reload was refused, because the configuration is invalid. */
+  reloadRefused: undefined
   /** With the grace time in milliseconds. */
   stop: number
   knownCounts: KnownCounts
@@ -95,6 +96,8 @@ export interface RelayedAnswers<T> {
 export interface Questions extends WorkerQuestions {
   // To a worker.
   metrics: { readonly body: undefined; readonly answer: MetricValues }
+  /** As `Gateway.reload`. */
+  reload: { readonly body: Config; readonly answer: undefined }
   /** Whether its event loop runs: it answers. */
   isRunning: { readonly body: undefined; readonly answer: true }
   // To the primary process.

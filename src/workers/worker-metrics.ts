@@ -12,6 +12,10 @@ const aggregators: Readonly<Record<string, Aggregator>> = {
   mqway_info: 'first',
   mqway_certificate_expiry_seconds: 'min',
   mqway_longest_slice_seconds: 'max',
+  // All workers reload together.
+  mqway_config_reloads_total: 'max',
+  mqway_config_last_reload_successful: 'min',
+  mqway_config_last_reload_success_timestamp_seconds: 'min',
   // All workers have the same journal, and push works if it does in each of them.
   mqway_push_connected: 'min',
   mqway_push_journal_events: 'max',

@@ -2,6 +2,7 @@ import cluster from 'node:cluster'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
+import type { Config } from '../config/schema.js'
 import { CountsKeeper } from './counts-keeper.js'
 import type { RelayedAnswers, RelayedQuestion, TicketKey, WorkerStart } from './messages.js'
 import { PassedConnections } from './passed-connections.js'
@@ -28,6 +29,9 @@ const stableAfter = 60_000
 /** Milliseconds until a worker counts as not answering a question of another one. */
 const relayTimeout = 3000
 
+/** Milliseconds until a worker counts as failing to reload. */
+const reloadTimeout = 60_000
+
 /** Ends of one worker in a row after which the pool gives up, if no other worker serves. */
 const maxEnds = 4
 
@@ -38,6 +42,8 @@ export class WorkerPool {
   /** Resolves to the reason if no worker can be kept running. */
   readonly failed: Promise<Error>
   readonly #options: WorkerPoolOptions
+  /** As reloaded last. */
+  #config: Config
   /** By number. */
   readonly #workers = new Map<number, WorkerProcess>()
   readonly #counts = new CountsKeeper()
@@ -49,6 +55,7 @@ export class WorkerPool {
 
   constructor(options: WorkerPoolOptions) {
     this.#options = options
+    this.#config = options.start.config
     this.#metrics = new WorkerMetrics(options.start.workers)
     this.failed = new Promise(resolve => {
       this.#onFailed = resolve
@@ -80,9 +87,46 @@ export class WorkerPool {
     }
   }
 
-  /** All workers read certificates, passwords and keys again. */
-  reload(): void {
-    for (const { channel } of this.#workers.values()) channel.notify('reload', undefined)
+  /**
+   * Applies another configuration in all workers: in one first, as the others will not refuse it then. See `Gateway.reload`.
+   *
+   * @throws {Error} with the reason of the first one; then nothing has changed
+   */
+  async reload(config: Config): Promise<void> {
+    const first = await this.#reloadOne(config)
+    this.#config = config
+    const others = [...this.#workers.values()].filter(worker => worker !== first && worker.isReady)
+    await Promise.all(others.map(worker => this.#update(worker)))
+  }
+
+  /** @returns the first worker that has applied it */
+  async #reloadOne(config: Config): Promise<WorkerProcess> {
+    for (const worker of this.#workers.values()) {
+      if (!worker.isReady) continue
+      try {
+        await worker.channel.ask('reload', config, reloadTimeout)
+        return worker
+      } catch (error) {
+        // It may have ended meanwhile.
+        if (worker.isReady) throw error
+      }
+    }
+    throw new Error('no worker serves')
+  }
+
+  /** Counts a reload whose configuration is invalid. */
+  reloadRefused(): void {
+    for (const { channel, isReady } of this.#workers.values()) if (isReady) channel.notify('reloadRefused', undefined)
+  }
+
+  /** Gives a worker the configuration of the others. One that cannot use it is replaced. */
+  async #update(worker: WorkerProcess): Promise<void> {
+    try {
+      await worker.channel.ask('reload', this.#config, reloadTimeout)
+    } catch (error) {
+      this.#options.log.error({ err: error, worker: worker.number }, 'A worker failed to reload, and is replaced')
+      worker.kill()
+    }
   }
 
   /** Stops the workers; see `Gateway.close`. */
@@ -94,7 +138,8 @@ export class WorkerPool {
   }
 
   #fork(worker: number): WorkerProcess {
-    const forked = new WorkerProcess({ ...this.#options.start, worker })
+    const config = this.#config
+    const forked = new WorkerProcess({ ...this.#options.start, config, worker })
     this.#workers.set(worker, forked)
     const { child, channel, listening, ready, ended } = forked
     const closePassed = this.#connections.watch(child)
@@ -115,6 +160,8 @@ export class WorkerPool {
       () => {
         this.#metrics.add(source)
         ended.then(() => this.#metrics.ended(source))
+        // Reloaded while it started.
+        if (config !== this.#config) void this.#update(forked)
       },
       () => {},
     )

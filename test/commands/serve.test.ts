@@ -210,6 +210,30 @@ describe('mqway serve', () => {
     expect([await enter('alice'), await enter('bob')]).toEqual([4, 0])
   })
 
+  it('reloads its file on SIGHUP: says what has changed and what needs a restart, and changes nothing if the file is invalid', async () => {
+    const file = join(directory, 'mqway.yaml')
+    const rules = (filter: string): string =>
+      `access: {jwt: {secret: ${'x'.repeat(32)}}, rules: [{to: anonymous, publish: ['${filter}']}]}\n`
+    writeFileSync(file, rules('a/#'))
+    const gateway = await serve(...freePorts, '--data', 'none')
+    const publish = async (topic: string): Promise<number> =>
+      (await fetch(`${gateway.url('http')}/v1/publish?topic=${topic}`, { method: 'POST', body: 'x' })).status
+    expect(await publish('b/x')).toBe(403)
+
+    writeFileSync(file, `${rules('b/#')}mqtts: {port: 1}\n`)
+    gateway.child.kill('SIGHUP')
+    expect(await gateway.logged('Reloaded')).toMatchObject({ changed: ['access.rules'] })
+    expect(await gateway.logged('Restart')).toMatchObject({ restart: ['mqtts.port'] })
+    expect(await publish('b/x')).toBe(201)
+
+    writeFileSync(file, `${rules('c/#')}htpp: {}\n`)
+    gateway.child.kill('SIGHUP')
+    expect((await gateway.logged('nothing has changed'))['msg']).toContain('mqway.yaml:2: htpp')
+    expect([await publish('b/x'), await publish('c/x')]).toEqual([201, 403])
+    const metrics = await (await fetch(`${gateway.url('http')}/metrics`)).text()
+    expect(metrics).toContain('mqway_config_reloads_total{result="refused"} 1')
+  })
+
   it('never logs a password or a payload', async () => {
     const gateway = await serve(...freePorts, '--data', 'none', '--log-level', 'trace')
     const client = await mqtt.connectAsync(gateway.url('ws'), {

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLog, type Logger } from '../../src/base/log.js'
-import { loadConfig } from '../../src/config/load.js'
+import { type LoadedConfig, loadConfig } from '../../src/config/load.js'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { type Gateway, startGateway } from '../../src/gateway/gateway.js'
 
@@ -15,6 +15,8 @@ export interface TestGateway {
   readonly gateway: Gateway
   /** A directory for this gateway only; removed with it. */
   readonly directory: string
+  /** Changes sections of its configuration file, and reloads it. */
+  reload(changes: ConfigInput): Promise<void>
   close(): Promise<void>
 }
 
@@ -25,19 +27,21 @@ export interface TestGateway {
  */
 export async function startTestGateway(config: ConfigInput = {}, log?: Logger): Promise<TestGateway> {
   const directory = await mkdtemp(join(tmpdir(), 'mqway-'))
-  const { http, https, mqtt, ...rest } = config
-  const input: ConfigInput = {
-    data: 'none',
-    log: { level: 'silent' },
-    http: { port: 0, ...http },
-    https: { port: 0, ...https },
-    mqtt: { port: 0, ...mqtt },
-    ...rest,
-  }
   const file = join(directory, 'mqway.yaml')
-  // JSON is YAML.
-  await writeFile(file, JSON.stringify(input))
-  const loaded = loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
+  const load = async ({ http, https, mqtt, ...rest }: ConfigInput): Promise<LoadedConfig> => {
+    const input: ConfigInput = {
+      data: 'none',
+      log: { level: 'silent' },
+      http: { port: 0, ...http },
+      https: { port: 0, ...https },
+      mqtt: { port: 0, ...mqtt },
+      ...rest,
+    }
+    // JSON is YAML.
+    await writeFile(file, JSON.stringify(input))
+    return loadConfig({ argv: ['--config', file], env: {}, cwd: directory })
+  }
+  const loaded = await load(config)
   const gateway = await startGateway(loaded.config, log ?? createLog(loaded.config.log), { cwd: directory })
   const url = (scheme: string): string => gateway.urls.find(candidate => candidate.startsWith(`${scheme}://`)) ?? ''
   const urls = { http: url('http'), https: url('https'), mqtt: url('mqtt'), mqtts: url('mqtts') }
@@ -47,6 +51,7 @@ export async function startTestGateway(config: ConfigInput = {}, log?: Logger): 
     mqttsPort: portOf(urls.mqtts),
     gateway,
     directory,
+    reload: async changes => gateway.reload((await load({ ...config, ...changes })).config),
     close: async () => {
       await gateway.close(1000)
       await rm(directory, { recursive: true, force: true })

@@ -12,7 +12,7 @@ export interface ConnectRequest {
   readonly isGone?: (() => boolean) | undefined
 }
 
-/** Identity and rights of an accepted connection. */
+/** Identity and rights of an accepted connection. The rights may change while it is open. */
 export interface Rights {
   readonly identity: Identity
   /** Called for each received message, and for a will. */
@@ -35,4 +35,6 @@ export interface Authorizer {
    *   `too-many-attempts` or `too-many-from-user`
    */
   admit(connect: ConnectRequest, peer: Peer, revoke: (ending: GatewayError) => void): Promise<Rights>
+  /** Why a client that was admitted with this identity no longer would be; `undefined` if it would. */
+  refusalOf?(identity: Identity): GatewayError | undefined
 }

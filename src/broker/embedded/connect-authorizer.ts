@@ -3,6 +3,7 @@ import { type ErrorReason, GatewayError } from '../../base/errors.js'
 import { anonymous, type Identity } from '../../base/identity.js'
 import type { Logger } from '../../base/log.js'
 import type { DeniedAction } from '../../base/metrics.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
 import { mayMatchResponses } from '../../topics/response-topic.js'
 import { isWithinBounds, type TopicBounds } from '../../topics/topic-syntax.js'
 import { internalPeer, type Peer } from '../broker.js'
@@ -278,6 +279,24 @@ export class ConnectAuthorizer {
   #rightsOf(client: object): Rights {
     if (!this.#options.authorizer) return everything
     return this.#admissions.get(client)?.rights ?? nothing
+  }
+
+  /**
+   * Ends the connection of `client` if it would no longer be admitted, or one of its filters no longer granted.
+   *
+   * @param filters without the group of a shared subscription
+   */
+  async review(client: Client, filters: Iterable<string>, slicer: TimeSlicer): Promise<void> {
+    const { authorizer, peerOf, end } = this.#options
+    const rights = this.#admissions.get(client)?.rights
+    if (!authorizer || !rights || peerOf(client) === internalPeer) return
+    let refusal = authorizer.refusalOf?.(rights.identity)
+    for (const filter of filters) {
+      if (refusal) break
+      if (slicer.isOver) await slicer.next('clients')
+      if (!rights.maySubscribe(filter)) refusal = new GatewayError('topic-refused', { hint: filter.slice(0, 256) })
+    }
+    if (refusal && !client.closed) end(client, refusal)
   }
 
   /** A warning the first time on a connection: the client or the rules need a change. */

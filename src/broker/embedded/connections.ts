@@ -210,6 +210,11 @@ export class Connections {
     if (bytes < 0 && connection.publishing < publishingHighWaterMark) connection.client.pass()
   }
 
+  /** The clients that have sent their CONNECT. */
+  *clients(): Generator<Client> {
+    for (const { broker } of this.#open.values()) if (broker.client) yield broker.client
+  }
+
   /** The connection of a client; `undefined` when it is closed. */
   of({ conn }: Client): Connection | undefined {
     return this.#open.get(conn)

@@ -124,6 +124,8 @@ export interface EmbeddedBroker extends Broker {
    * @returns whether there is one
    */
   endSession(clientId: string): boolean
+  /** Ends the connections that the access rules no longer admit, or that have a filter that they no longer grant: to be called when the rules have changed. */
+  review(): Promise<void>
   /** The retained messages that match one of `filters`, each once, in any order, in batches. */
   retained(filters: readonly string[]): AsyncGenerator<readonly AcceptedMessage[], void, void>
 }
@@ -656,6 +658,16 @@ class Embedded implements EmbeddedBroker {
     const { user } = this.#authorizer.identityOf(client)
     const filters = this.#store.subscriptionLimits.of(client)
     return { clientId: client.id, user, filters, ...this.#store.sessions.queueOf(client.id) }
+  }
+
+  async review(): Promise<void> {
+    await this.#slicer.next('clients')
+    // A map may change while it is iterated.
+    for (const client of this.#connections.clients()) {
+      if (this.#slicer.isOver) await this.#slicer.next('clients')
+      const filters = [...this.#store.subscriptionLimits.of(client)].map(withoutGroup)
+      await this.#authorizer.review(client, filters, this.#slicer)
+    }
   }
 
   endSession(clientId: string): boolean {

@@ -8,6 +8,9 @@ export interface PereOptions extends TransportContext {
   readonly prefix: string
   /** Rate of messages by user, or by address for clients without a user name; no limit when left out. */
   readonly publishes?: RateLimits | undefined
+  /** Default: new ones. */
+  readonly feeds?: OpenFeeds | undefined
+  readonly publishers?: Publishers | undefined
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }

@@ -17,6 +17,8 @@ import { emptyContent, responseBody } from './response.js'
 
 export interface RrrOptions extends TransportContext {
   readonly config: RrrConfig
+  /** Made for the same configuration; default: new ones. */
+  readonly handles?: Handles | undefined
   /** Milliseconds since 1970; the computer's clock when left out. */
   readonly now?: () => number
 }
@@ -41,8 +43,8 @@ const constraint = 'rrrHandle'
  */
 export function registerRrr(app: FastifyInstance, options: RrrOptions): { close(): void } {
   const { push, state, config, now } = options
-  const handles = new Handles({ journal: push.journal, state, config, now })
-  const polls = new OpenPolls()
+  const handles = options.handles ?? new Handles({ journal: push.journal, state, config, now })
+  const polls = options.polls ?? new OpenPolls()
   let lastId = 0
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { name, content } = await contentFor(request, reply, options, handles, polls)

@@ -35,6 +35,9 @@ export class BrokerSubscription {
   readonly #options: BrokerSubscriptionOptions
   readonly #writer: JournalWriter
   readonly #deliveries: Deliveries
+  #topics: readonly string[]
+  /** Resolves when the last change of the subscriptions has been made, or has failed. */
+  #changing: Promise<unknown> = Promise.resolve()
   #connection: Connection | undefined
   #wasSubscribed = false
   #deduplicator: RetainedDeduplicator | undefined
@@ -45,6 +48,7 @@ export class BrokerSubscription {
 
   constructor(options: BrokerSubscriptionOptions) {
     this.#options = options
+    this.#topics = options.topics
     const { journal, log } = options
     this.#deliveries = options.deliveries ?? new Deliveries()
     this.#writer = new JournalWriter({
@@ -69,13 +73,35 @@ export class BrokerSubscription {
     this.#connection = connection
     if (this.#isPaused) connection.pause()
     try {
-      await this.#subscribe(connection)
+      await this.#inOrder(() => this.#subscribe(connection, connection.sessionPresent))
     } catch (error) {
       connection.destroy(error instanceof Error ? error : new Error(String(error)))
       throw error
     }
     void this.#reconcileRetained(connection)
     return connection
+  }
+
+  /** Subscribes to other topics, now or with the next connection. Never rejects: a connection that fails is replaced. */
+  async changeTopics(topics: readonly string[]): Promise<void> {
+    await this.#inOrder(async () => {
+      this.#topics = topics
+      const connection = this.#connection
+      if (!connection || connection.closed) return
+      try {
+        await this.#subscribe(connection, true)
+        this.#reconciler?.stop()
+        void this.#reconcileRetained(connection)
+      } catch (error) {
+        connection.destroy(error instanceof Error ? error : new Error(String(error)))
+      }
+    })
+  }
+
+  #inOrder(change: () => Promise<void>): Promise<void> {
+    const changed = this.#changing.then(change)
+    this.#changing = changed.catch(() => {})
+    return changed
   }
 
   /** Stops reading; resolves when all received messages are in the journal, or the journal refuses them. */
@@ -93,19 +119,21 @@ export class BrokerSubscription {
     this.#writer.close()
   }
 
-  async #subscribe(connection: Connection): Promise<void> {
-    const { clientId, topics, remembered } = this.#options
+  /** @param hasSession whether the broker has the remembered subscriptions */
+  async #subscribe(connection: Connection, hasSession: boolean): Promise<void> {
+    const { clientId, remembered } = this.#options
+    const topics = this.#topics
     const stored = await remembered.load()
     const last = stored?.clientId === clientId ? stored : undefined
     const isSubscribed = last?.dialect === connection.profile.name && sameSet(last.topics, topics)
-    if (connection.sessionPresent && isSubscribed) return
+    if (hasSession && isSubscribed) return
     const obsolete = last?.topics.filter(topic => !topics.includes(topic)) ?? []
-    if (connection.sessionPresent && obsolete.length > 0) await connection.unsubscribe(obsolete)
+    if (hasSession && obsolete.length > 0) await connection.unsubscribe(obsolete)
     // MQTT 5 can leave retained messages out; other versions always send them.
     const sendsRetained = connection.profile.protocolVersion !== 5
     // They may precede SUBACK (MQTT 3.1.1 §3.8.4).
     this.#deduplicator = sendsRetained ? new RetainedDeduplicator(await this.#readDigests(), topics) : undefined
-    const hasGap = !connection.sessionPresent && (this.#wasSubscribed || this.#options.journal.head > 0)
+    const hasGap = !hasSession && (this.#wasSubscribed || this.#options.journal.head > 0)
     if (hasGap) this.#writer.write(gapMarker, 'now', ignore)
     const refused = await connection.subscribe(topics, 1, sendsRetained)
     if (refused.length > 0) throw new Error(`the broker refused push's subscription to ${refused.join(', ')}`)
@@ -117,8 +145,8 @@ export class BrokerSubscription {
   }
 
   #readDigests(): Promise<Digests> {
-    const { journal, topics, log } = this.#options
-    return readDigests(journal, topics).catch(error => {
+    const { journal, log } = this.#options
+    return readDigests(journal, this.#topics).catch(error => {
       log.warn({ err: error }, 'failed to read retained messages from the journal; all of them become events again')
       return new Map()
     })
@@ -126,9 +154,9 @@ export class BrokerSubscription {
 
   /** Appends retained messages that were published with QoS 0 while push was disconnected. */
   async #reconcileRetained(connection: Connection): Promise<void> {
-    const { journal, topics, openProbe, log } = this.#options
+    const { journal, openProbe, log } = this.#options
     const reconciler = new RetainedReconciler({
-      ...{ journal, topics, inbound: connection },
+      ...{ journal, topics: this.#topics, inbound: connection },
       open: onMessage => openProbe(connection.profile, onMessage),
       onMissed: message => this.#writer.write(message, 'now', ignore),
     })
@@ -146,8 +174,8 @@ export class BrokerSubscription {
   }
 
   async #remember({ profile }: Connection): Promise<void> {
-    const { clientId, topics, remembered, log } = this.#options
-    await remembered.save({ clientId, dialect: profile.name, topics }).catch(error => {
+    const { clientId, remembered, log } = this.#options
+    await remembered.save({ clientId, dialect: profile.name, topics: this.#topics }).catch(error => {
       log.warn({ err: error }, 'failed to store the subscriptions of push; it subscribes again after a restart')
     })
   }

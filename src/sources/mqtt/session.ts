@@ -99,7 +99,7 @@ export async function openSession(options: SessionOptions): Promise<Source> {
 
 /** Warns of gateways that are configured for different topics: each would change the subscriptions of the one before. */
 async function compareTopics({ fields }: SharedReading, { config, log }: SessionOptions): Promise<void> {
-  const topics = JSON.stringify([...config.topics].sort())
+  const topics = topicsField(config.topics)
   const others = await fields.get('topics')
   if (others !== undefined && others !== topics) {
     log.warn(
@@ -110,11 +110,16 @@ async function compareTopics({ fields }: SharedReading, { config, log }: Session
   await fields.set('topics', topics)
 }
 
+function topicsField(topics: readonly string[]): string {
+  return JSON.stringify([...topics].sort())
+}
+
 class BrokerSession implements Source {
   /** Resolves after the first attempt to connect, or `startTimeout`. */
   readonly attempted: Promise<void>
   readonly #options: SessionOptions
-  readonly #matches: (topic: string) => boolean
+  #topics: readonly string[]
+  #matches: (topic: string) => boolean = () => false
   readonly #pending: PendingPublishes
   readonly #sizeLimit = new LearnedSizeLimit()
   readonly #profiles: ProtocolNegotiator
@@ -139,8 +144,8 @@ class BrokerSession implements Source {
   constructor(options: SessionOptions, clientId: string, outId: string) {
     this.#options = options
     const { config, log } = options
-    const matches = topicPredicate(config.topics)
-    this.#matches = topic => matches(topic) && !isResponseTopic(topic)
+    this.#topics = config.topics
+    this.#match(config.topics)
     this.#pending = new PendingPublishes({
       ...pendingBounds,
       timeout: options.publishTimeout ?? defaultPublishTimeout,
@@ -233,9 +238,9 @@ class BrokerSession implements Source {
     readonly close: () => void
   }): Reader {
     const clientId = this.#clientId
-    const { config, log } = this.#options
+    const { log } = this.#options
     const subscription = new BrokerSubscription({
-      ...{ ...parts, clientId, topics: config.topics, log },
+      ...{ ...parts, clientId, topics: this.#topics, log },
       openProbe: (profile, onMessage) =>
         this.#open(withoutRetainAsPublished(profile), { clientId: `${clientId}-state`, clean: true, onMessage }),
     })
@@ -260,6 +265,21 @@ class BrokerSession implements Source {
         subscription.close()
       },
     }
+  }
+
+  #match(topics: readonly string[]): void {
+    const matches = topicPredicate(topics)
+    this.#matches = topic => matches(topic) && !isResponseTopic(topic)
+  }
+
+  async changeTopics(topics: readonly string[]): Promise<void> {
+    this.#topics = topics
+    this.#match(topics)
+    const { shared, log } = this.#options
+    await shared?.fields.set('topics', topicsField(topics)).catch(error => {
+      log.warn({ err: error }, 'failed to store the topics of push for other gateways')
+    })
+    await this.#reader?.subscription.changeTopics(topics)
   }
 
   /** Finds this gateway's publishes among the events that another gateway has read. */

@@ -1,4 +1,5 @@
 import { GatewayError } from '../../base/errors.js'
+import type { TimeSlicer } from '../../base/time-slicer.js'
 
 export interface OpenPoll {
   /** Answers it with what there is. */
@@ -25,6 +26,15 @@ export class OpenPolls {
   delete(poll: OpenPoll, key?: string): void {
     this.#all.delete(poll)
     if (key !== undefined && this.#byKey.get(key) === poll) this.#byKey.delete(key)
+  }
+
+  /** Answers all with what there is: their clients poll again, and are admitted anew. */
+  async finishAll(slicer: TimeSlicer): Promise<void> {
+    await slicer.next('clients')
+    for (const poll of [...this.#all]) {
+      if (slicer.isOver) await slicer.next('clients')
+      if (this.#all.has(poll)) poll.finish()
+    }
   }
 
   /** Answers all, and refuses new ones. */

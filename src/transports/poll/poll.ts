@@ -63,7 +63,7 @@ export const pollOperations: readonly Operation[] = [
  * @returns what answers the polls that wait, and refuses new ones
  */
 export function registerPoll(app: FastifyInstance, context: TransportContext): { close(): void } {
-  const polls = new OpenPolls()
+  const polls = context.polls ?? new OpenPolls()
   const queries = new QueryCache(query, { maxCursorLength })
   const pollContext: PollContext = { ...context, polls, queries, repeated: new RepeatedPolls(context) }
   app.get(url, (request, reply) => {
@@ -156,7 +156,9 @@ function startPoll({ context, caller, parameters, cursor, writer, answered }: Po
 
 /** Answers a poll that is repeated with the cursor of its last response; `false` where `poll` has to say what is wrong. */
 function answerAgain(start: PollStart): boolean | Promise<boolean> {
-  const { readmit, writer, parameters } = start
+  const { readmit, writer, parameters, context } = start
+  // The other context may answer with other headers.
+  if (context.isReplaced?.()) return false
   const { permissions } = start.caller
   const answer = (caller: Caller): boolean => {
     // The client may have left during authentication.
