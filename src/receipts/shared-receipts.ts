@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../base/errors.js'
 import type { DeliveryTracker } from '../hub/delivery-tracker.js'
 import { type Event, parseId } from '../journal/event.js'
+import type { Publisher } from '../sources/publisher.js'
 import { CoordinatedPart, type Coordinator } from '../storage/coordinator.js'
 import { type CoordinatorCalls, type News, openCoordinatorCalls } from '../storage/coordinator-calls.js'
 import type { SharedRedis } from '../storage/shared-redis.js'
@@ -44,6 +45,8 @@ interface OwnPart {
 
 /** Time until deliveries are reported again, or requests are read again, after a failure, in milliseconds. */
 const retryDelay = 1000
+/** Devices of one report of deliveries. */
+const maxReported = 1000
 /** Time limit of `close` for the last deliveries, in milliseconds. */
 const closeTime = 1000
 
@@ -71,7 +74,7 @@ class SharedReceipts implements Receipts {
   readonly #pending: PendingRequests
   readonly #unwatch: () => void
   /** Deliveries that are not reported yet: devices by sequence. */
-  #written = new Map<number, Set<string>>()
+  readonly #written = new Map<number, Set<string>>()
   #writtenTimer: NodeJS.Timeout | undefined
   #reading: Promise<void> | undefined
   #readingTimer: NodeJS.Timeout | undefined
@@ -171,7 +174,7 @@ class SharedReceipts implements Receipts {
   }
 
   async #open(token: string): Promise<OwnPart> {
-    const { catchUp, openStore, log, shared: _shared, coordinator, ...options } = this.#options
+    const { catchUp, openStore, log, shared: _shared, coordinator, publisher, ...options } = this.#options
     await catchUp()
     this.#pending.clear()
     let isTold = false
@@ -184,6 +187,7 @@ class SharedReceipts implements Receipts {
     }
     const receipts = await openReceipts({
       ...{ ...options, log, catchUp, store: openStore(token), beforeDeadlines: served, epochs: this.#epochs },
+      publisher: whileHeld(publisher, () => coordinator.token === token),
       isSettled: () => coordinator.isBrokerSettled,
       tracking: {
         onWritten: () => {},
@@ -225,20 +229,35 @@ class SharedReceipts implements Receipts {
     this.#written.set(sequence, devices.add(device))
   }
 
+  /** Reports the deliveries, in parts that keep neither the coordinator nor Redis busy for long. */
   async #reportWritten(): Promise<void> {
-    if (this.#isClosed) return
-    const written = this.#written
-    this.#written = new Map()
-    try {
-      await this.#call({ do: 'wrote', written: [...written].map(([sequence, devices]) => [sequence, [...devices]]) })
-    } catch {
-      if (this.#isClosed) return
-      for (const [sequence, devices] of this.#written) {
-        written.set(sequence, new Set([...(written.get(sequence) ?? []), ...devices]))
+    while (!this.#isClosed && this.#written.size > 0) {
+      const written = this.#takeWritten()
+      try {
+        await this.#call({ do: 'wrote', written: [...written].map(([sequence, devices]) => [sequence, [...devices]]) })
+      } catch {
+        for (const [sequence, devices] of written) {
+          this.#written.set(sequence, new Set([...devices, ...(this.#written.get(sequence) ?? [])]))
+        }
+        clearTimeout(this.#writtenTimer)
+        if (!this.#isClosed) this.#writtenTimer = setTimeout(() => void this.#reportWritten(), retryDelay)
+        return
       }
-      this.#written = written
-      this.#writtenTimer = setTimeout(() => void this.#reportWritten(), retryDelay)
     }
+  }
+
+  #takeWritten(): Map<number, Set<string>> {
+    const taken = new Map<number, Set<string>>()
+    let left = maxReported
+    for (const [sequence, devices] of this.#written) {
+      const some = [...devices].slice(0, left)
+      left -= some.length
+      for (const device of some) devices.delete(device)
+      if (devices.size === 0) this.#written.delete(sequence)
+      if (some.length > 0) taken.set(sequence, new Set(some))
+      if (left === 0) break
+    }
+    return taken
   }
 
   // Pending requests
@@ -286,6 +305,16 @@ class SharedReceipts implements Receipts {
       }
     }
     for (const sequence of former) this.#pending.remove(sequence)
+  }
+}
+
+/** A publisher that is not connected once another gateway may be the coordinator, which publishes the same messages. */
+function whileHeld(publisher: Publisher, isHeld: () => boolean): Publisher {
+  return {
+    get connected() {
+      return publisher.connected && isHeld()
+    },
+    publish: (message, options) => publisher.publish(message, options),
   }
 }
 
