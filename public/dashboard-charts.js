@@ -20,6 +20,7 @@ const powersOfTwo = Array.from({ length: 48 }, (_, exponent) => 2 ** exponent)
  * @property {string} title
  * @property {Line[]} lines
  * @property {(value: number) => string} format
+ * @property {string} [className]
  * @property {boolean} [isBytes] whether the scale is in powers of two
  * @property {number} least the top of the scale at least, so that noise is not drawn as mountains
  */
@@ -41,10 +42,12 @@ export class Charts {
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
       for (const chart of this.#charts) chart.restyle()
     })
-    const resized = new ResizeObserver(() => {
-      for (const chart of this.#charts) chart.fit()
-    })
-    resized.observe(place)
+    new ResizeObserver(() => this.fit()).observe(place)
+  }
+
+  /** To be called when charts are shown or hidden. */
+  fit() {
+    for (const chart of this.#charts) chart.fit()
   }
 
   /** @param {ChartOptions} options */
@@ -98,7 +101,7 @@ class DrawnChart {
     this.#canvas.setAttribute('aria-hidden', 'true')
     this.figure = element(
       'figure',
-      'chart panel',
+      `chart panel ${options.className ?? ''}`,
       element('figcaption', '', element('h2', '', options.title), this.#moment),
       element('p', 'chart-legend', ...legend),
       this.#canvas,

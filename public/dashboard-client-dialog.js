@@ -37,7 +37,7 @@ export function wireClientDialog(authorization, onDisconnected) {
     const query = new URLSearchParams()
     if (reason.value !== '') query.set('reason', reason.value)
     // A session is that of a client id, and a connection needs none.
-    const endsSession = session.checked && client.clientId !== ''
+    const endsSession = session.checked && hasUrl(client)
     if (endsSession) query.set('session', 'true')
     else query.set('connection', client.connection)
     const url = endsSession ? `/v1/clients/${encodeURIComponent(client.clientId)}` : '/v1/clients'
@@ -56,7 +56,7 @@ export function wireClientDialog(authorization, onDisconnected) {
 
   /** @param {Client} client */
   async function showFilters(client) {
-    if (client.clientId === '' || client.subscriptions === undefined) return
+    if (!hasUrl(client) || client.subscriptions === undefined) return
     const query = new URLSearchParams({ connection: client.connection })
     const url = `/v1/clients/${encodeURIComponent(client.clientId)}?${query}`
     const response = await request(url, { authorization: authorization() }).catch(() => undefined)
@@ -76,7 +76,7 @@ export function wireClientDialog(authorization, onDisconnected) {
     shown = client
     byId('client-dialog-title', HTMLElement).textContent = client.clientId || `Connection ${client.connection}`
     byId('client-facts', HTMLElement).replaceChildren(...factsOf(client))
-    byId('client-session-label', HTMLElement).hidden = client.subscriptions === undefined || client.clientId === ''
+    byId('client-session-label', HTMLElement).hidden = client.subscriptions === undefined || !hasUrl(client)
     filters.hidden = true
     filters.open = false
     reason.value = ''
@@ -85,6 +85,15 @@ export function wireClientDialog(authorization, onDisconnected) {
     dialog.showModal()
     showFilters(client)
   }
+}
+
+/**
+ * Whether a URL can have its client id: browsers take `.` and `..` out of paths, also percent-encoded.
+ *
+ * @param {Client} client
+ */
+function hasUrl({ clientId }) {
+  return !/^\.{0,2}$/.test(clientId)
 }
 
 /** @param {Client} client */

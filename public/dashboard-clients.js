@@ -238,44 +238,52 @@ export class ClientTable {
     this.#empty.textContent = this.#isFiltered ? 'No client matches.' : 'No client is connected.'
     const { from, to } = this.#sight()
     const [first, last] = [Math.max(0, from - AROUND), Math.min(length - 1, to + AROUND)]
+    /** @type {HTMLElement[]} */
+    const unused = []
     for (const [index, row] of this.#rows) {
       if (index >= first && index <= last) continue
-      row.remove()
+      unused.push(row)
       this.#rows.delete(index)
     }
-    for (let index = first; index <= last; index++) this.#drawRow(index)
-    if (length > 0) this.#grid.setAttribute('aria-activedescendant', `client-row-${this.#chosen}`)
+    for (let index = first; index <= last; index++) this.#drawRow(index, unused)
+    for (const row of unused) row.remove()
+    const chosen = this.#rows.get(this.#chosen)
+    if (chosen) this.#grid.setAttribute('aria-activedescendant', chosen.id)
     else this.#grid.removeAttribute('aria-activedescendant')
     this.#drawCount()
     if (to >= this.#clients.length && this.#hasMore && this.#loading === undefined)
       this.#run(signal => this.#loadUpTo(to, signal))
   }
 
-  /** @param {number} index */
-  #drawRow(index) {
+  /**
+   * @param {number} index
+   * @param {HTMLElement[]} unused elements for rows that have none
+   */
+  #drawRow(index, unused) {
     let row = this.#rows.get(index)
     if (row === undefined) {
-      row = withRole('row', element('div', 'grid-row'))
+      row = unused.pop() ?? this.#newRow()
       row.setAttribute('aria-rowindex', String(index + 2))
       row.id = `client-row-${index}`
       row.dataset['index'] = String(index)
       row.style.top = `${index * ROW}px`
       this.#rows.set(index, row)
-      this.#canvas.append(row)
     }
     row.setAttribute('aria-selected', String(index === this.#chosen))
     const texts = cellsOf(this.#clients[index])
-    if (row.children.length !== texts.length) {
-      row.replaceChildren(
-        ...texts.map((_text, column) => {
-          return withRole('gridcell', foreign('span', column >= FIRST_NUMBER ? 'number' : '', ''))
-        }),
-      )
-    }
     for (const [column, text] of texts.entries()) {
       const cell = row.children[column]
       if (cell && cell.textContent !== text) cell.textContent = text
     }
+  }
+
+  #newRow() {
+    const cells = columns.map((_name, column) =>
+      withRole('gridcell', foreign('span', column >= FIRST_NUMBER ? 'number' : '', '')),
+    )
+    const row = withRole('row', element('div', 'grid-row', ...cells))
+    this.#canvas.append(row)
+    return row
   }
 
   #drawCount() {

@@ -47,7 +47,7 @@ const listeners = new ListenersView(authorization)
 const tail = new Tail(() => login.ticket)
 const showTopics = wireTopics(topic => {
   tail.watch(topic)
-  byId('tail-form', HTMLFormElement).scrollIntoView({ block: 'start', behavior: 'smooth' })
+  byId('tail-form', HTMLFormElement).scrollIntoView({ block: 'start' })
 })
 const refusals = new ReasonTable('refusals', 'refused or dropped')
 const endings = new ReasonTable('endings', 'ended')
@@ -66,9 +66,20 @@ charts.add({
 })
 charts.add({
   title: 'Messages per second',
+  className: 'chart-push',
   lines: [
     { name: 'published', hue: 0 },
     { name: 'to event subscribers', hue: 1 },
+  ],
+  format: rate,
+  least: 5,
+})
+charts.add({
+  title: 'WebSocket frames per second',
+  className: 'chart-frames',
+  lines: [
+    { name: 'in', hue: 0 },
+    { name: 'out', hue: 1 },
   ],
   format: rate,
   least: 5,
@@ -119,6 +130,7 @@ const stream = new DashboardStream({
     before = undefined
     byId('version', HTMLElement).textContent = fresh.version
     document.body.classList.toggle('without-push', !fresh.push)
+    charts.fit()
     clients.start()
     if (fresh.push) listeners.start()
     else listeners.stop()
@@ -162,6 +174,7 @@ function samplesOf(seconds, metrics) {
   return [
     [open('websocket'), open('tcp'), open('tls'), welcome.push ? value('mqway_push_subscribers') : null],
     pushed.map(each => each ?? null),
+    [pace('mqway_frames_total', '"in"') ?? null, pace('mqway_frames_total', '"out"') ?? null],
     [pace('mqway_bytes_total', '"in"') ?? null, pace('mqway_bytes_total', '"out"') ?? null],
     [delay('p99'), delay('max')],
     [value('process_resident_memory_bytes'), value('nodejs_heap_size_used_bytes')],

@@ -11,8 +11,8 @@ const [maxTopics, maxNames] = [1000, 2 ** 20]
 /** Events at the start whose topics are in the table from the beginning, and bytes of one read. */
 const [maxEarlier, readSize] = [1000, 2 ** 20]
 
-/** Weight of the newest interval in a rate. */
-const newestWeight = 0.5
+/** Weight of the newest interval in a rate, and the shortest interval, in seconds: in a shorter one, one message is a high rate. */
+const [newestWeight, shortestInterval] = [0.5, 0.5]
 
 /** What was published on a topic. */
 export interface ActiveTopic {
@@ -86,11 +86,11 @@ export class TopicActivity {
     this.#names = 0
   }
 
-  /** Computes the rates since the last call. */
+  /** Computes the rates since the last time, if that is half a second ago. */
   rate(): void {
     const now = this.#now()
     const seconds = (now - this.#ratedAt) / 1000
-    if (seconds <= 0) return
+    if (seconds < shortestInterval) return
     this.#ratedAt = now
     for (const row of this.#rows.values()) {
       const newest = (row.messages - row.messagesBefore) / seconds
