@@ -38,7 +38,7 @@ export interface TopicActivityOptions {
 }
 
 /**
- * The topics of a journal with the newest messages: how many, how fast, and the last one. It counts between `start` and `stop`.
+ * The topics of a journal with the newest messages: how many, how fast, and the last one. It counts while somebody watches.
  *
  * Bounds: 1000 topics, and 1 MiB of names; the topic without a message for the longest time is dropped first. Topics of responses to requests are
  * left out: whoever knows one could respond.
@@ -50,6 +50,7 @@ export class TopicActivity {
   readonly #rows = new Map<string, Row>()
   #names = 0
   #ratedAt = 0
+  #watchers = 0
   #stop: (() => void) | undefined
 
   constructor({ journal, now = () => performance.now() }: TopicActivityOptions) {
@@ -57,9 +58,21 @@ export class TopicActivity {
     this.#now = now
   }
 
-  /** Begins with the last messages of the journal, which count as none. No effect if it has started. */
-  start(): void {
-    if (this.#stop) return
+  /**
+   * Counts from now on, beginning with the last messages of the journal, which count as none. After the last of several watchers, everything is forgotten.
+   *
+   * @returns ends it; idempotent
+   */
+  watch(): () => void {
+    if (this.#watchers++ === 0) this.#start()
+    let isWatching = true
+    return () => {
+      if (isWatching && --this.#watchers === 0) this.#forget()
+      isWatching = false
+    }
+  }
+
+  #start(): void {
     const { head } = this.#journal
     this.#ratedAt = this.#now()
     // Nothing is written earlier because of this.
@@ -78,8 +91,7 @@ export class TopicActivity {
     this.#addEarlier(head, () => isStopped).catch(() => {})
   }
 
-  /** Forgets everything. Idempotent. */
-  stop(): void {
+  #forget(): void {
     this.#stop?.()
     this.#stop = undefined
     this.#rows.clear()

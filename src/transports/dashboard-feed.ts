@@ -109,6 +109,7 @@ export class DashboardFeed {
   #healthAt = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
   #isRunning = false
+  #unwatch: (() => void) | undefined
 
   constructor(options: DashboardFeedOptions) {
     this.#options = options
@@ -155,14 +156,15 @@ export class DashboardFeed {
     this.#viewers.add(viewer)
     peer.on('close', () => viewer.close(new GatewayError('client-closed')))
     log.info(fields, 'dashboard connected')
-    this.#options.topics?.start()
+    this.#unwatch ??= this.#options.topics?.watch()
     // The first snapshot at once: a page is empty until then.
     if (!this.#isRunning) this.#schedule(0)
   }
 
   #pause(): void {
     clearTimeout(this.#timer)
-    this.#options.topics?.stop()
+    this.#unwatch?.()
+    this.#unwatch = undefined
   }
 
   #schedule(delay: number): void {

@@ -9,6 +9,7 @@ const log = createLog({ level: 'silent', format: 'json' })
 let journal: MemoryJournal
 let now = 0
 let activity: TopicActivity
+let unwatch: (() => void) | undefined
 
 beforeEach(() => {
   now = 0
@@ -16,7 +17,7 @@ beforeEach(() => {
   activity = new TopicActivity({ journal, now: () => now })
 })
 afterEach(async () => {
-  activity.stop()
+  unwatch?.()
   await journal.close()
 })
 
@@ -24,7 +25,7 @@ const names = (): string[] => activity.busiest(10_000).map(({ topic }) => topic)
 const append = (topic: string, payload: string | Buffer = 'x') => journal.append(message(topic, payload))
 
 it('counts the messages of each topic, with their rate and the last payload', async () => {
-  activity.start()
+  unwatch = activity.watch()
   await append('slow', 'one')
   for (let count = 1; count <= 10; count++) await append('fast', `payload ${count}`)
   now = 2000
@@ -39,7 +40,7 @@ it('counts the messages of each topic, with their rate and the last payload', as
 
 it('begins with the last messages of the journal, which count as none', async () => {
   for (let count = 0; count < 250; count++) await append(`earlier/${count % 2}`, String(count))
-  activity.start()
+  unwatch = activity.watch()
   await append('earlier/1', 'now')
   await eventually(() => names().length === 2)
   const found = activity.busiest(2).map(({ topic, messages, preview }) => [topic, messages, String(preview)])
@@ -52,7 +53,7 @@ it('begins with the last messages of the journal, which count as none', async ()
 })
 
 it('keeps 1000 topics, those with the newest messages, and 256 bytes of a payload', async () => {
-  activity.start()
+  unwatch = activity.watch()
   for (let count = 0; count < 1100; count++) {
     await append(`topic/${count}`, Buffer.alloc(1000))
     await append('often')
@@ -66,24 +67,29 @@ it('keeps 1000 topics, those with the newest messages, and 256 bytes of a payloa
 })
 
 it('keeps names of a megabyte', async () => {
-  activity.start()
+  unwatch = activity.watch()
   for (let count = 0; count < 20; count++) await append(`${count}/${'x'.repeat(2 ** 16 - 10)}`)
   expect(names().reduce((size, name) => size + name.length, 0)).toBeLessThanOrEqual(2 ** 20)
   expect(names().length).toBeGreaterThan(10)
 })
 
 it('leaves out topics of responses, which whoever knows them may publish to', async () => {
-  activity.start()
+  unwatch = activity.watch()
   await append('$mqway/response/secret')
   await append('a')
   expect(names()).toEqual(['a'])
 })
 
-it('counts nothing before it is started, and forgets everything when it is stopped', async () => {
-  activity.start()
-  await append('a')
-  activity.stop()
-  await append('b')
+it('counts while somebody watches, and forgets everything after the last one', async () => {
+  await append('earlier')
   expect(names()).toEqual([])
-  activity.stop()
+  const [first, second] = [activity.watch(), activity.watch()]
+  await append('a')
+  first()
+  first()
+  await append('b')
+  expect(names()).toContain('b')
+  second()
+  await append('c')
+  expect(names()).toEqual([])
 })
