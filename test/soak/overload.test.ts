@@ -1,0 +1,139 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import mqtt from 'mqtt'
+import { expect, it, onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
+import { serving } from '../helpers/program.js'
+import { eventually } from '../helpers/wait.js'
+
+/** How long the overload lasts; `npm run soak` makes it ten minutes. */
+const seconds = Number(process.env['SOAK_SECONDS'] ?? 2)
+const places = 60
+const recovery = 10_000
+
+it(
+  `a gateway that three times as many clients want to use as it has places, for ${seconds} s, serves those that it has, refuses the others with a reason, and recovers within 10 s`,
+  async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'mqway-overload-'))
+    onTestFinished(() => rmSync(directory, { recursive: true }))
+    const limits = {
+      connections: places,
+      connectionsPerAddress: places,
+      upgradesPerSecond: 'off',
+      requestsPerSecond: 10,
+      requestsBurst: 10,
+    }
+    writeFileSync(join(directory, 'mqway.yaml'), JSON.stringify({ limits }))
+    const gateway = await serving(['--http-port', '0', '--https-port', 'off', '--mqtt-port', '0'], directory)
+    gateway.child.stdout.resume()
+    onTestFinished(() => gateway.stop('SIGKILL'))
+    const metric = async (name: string): Promise<number> => {
+      const text = await fetch(`${gateway.url('http')}/metrics`).then(
+        response => response.text(),
+        () => '',
+      )
+      return Number(
+        text
+          .split('\n')
+          .find(line => line.startsWith(`${name} `))
+          ?.slice(name.length) ?? 0,
+      )
+    }
+    const residentBytes = (): number => {
+      const status = readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8')
+      return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024
+    }
+
+    const [reader, writer] = [
+      await mqtt.connectAsync(gateway.url('mqtt')),
+      await mqtt.connectAsync(gateway.url('mqtt')),
+    ]
+    onTestFinished(() => {
+      for (const client of [reader, writer]) client.end(true)
+    })
+    const received: string[] = []
+    reader.on('message', (_topic, payload) => received.push(String(payload)))
+    await reader.subscribeAsync('news', { qos: 1 })
+
+    const endAt = performance.now() + seconds * 1000
+    const isOver = (): boolean => performance.now() > endAt
+    const answers = new Map<string, number>()
+    const count = (answer: string): void => void answers.set(answer, (answers.get(answer) ?? 0) + 1)
+    let most = 0
+    let halfway = 0
+    /** Connects again 50 ms after it was refused or connected. */
+    const visitor = async (number: number): Promise<void> => {
+      while (!isOver()) {
+        const socket = new WebSocket(gateway.url('ws'), 'mqtt', { localAddress: `127.0.0.${2 + (number % 50)}` })
+        socket.on('error', () => {})
+        const status = await new Promise<number>(resolve => {
+          socket.on('open', () => resolve(101))
+          socket.on('unexpected-response', (_request, response) => {
+            count(`retry-after ${response.headers['retry-after'] === undefined ? 'missing' : 'given'}`)
+            response.resume().on('end', () => resolve(response.statusCode ?? 0))
+          })
+          socket.on('close', () => resolve(0))
+        })
+        count(String(status))
+        await new Promise(resolve => setTimeout(resolve, 50))
+        socket.terminate()
+      }
+    }
+    const publisher = async (number: number): Promise<void> => {
+      while (!isOver()) {
+        const url = `${gateway.url('http')}/v1/publish?topic=load/${number}`
+        const response = await fetch(url, { method: 'POST', body: 'x' }).catch(() => undefined)
+        if (response) count(`publish ${response.status}`)
+      }
+    }
+    let sent = 0
+    const steady = async (): Promise<void> => {
+      while (!isOver()) {
+        await writer.publishAsync('news', String(sent++), { qos: 1 })
+        if (halfway === 0 && performance.now() > endAt - seconds * 500) halfway = residentBytes()
+        most = Math.max(most, await metric('mqway_connections{transport="websocket",state="open"}'))
+      }
+    }
+    await Promise.all([
+      steady(),
+      ...Array.from({ length: 3 * places }, (_, number) => visitor(number)),
+      ...Array.from({ length: 10 }, (_, number) => publisher(number)),
+    ])
+    const overAt = performance.now()
+
+    expect(most).toBeLessThanOrEqual(places)
+    expect(
+      [...answers.keys()].filter(answer => !/^(0|101|429|503|retry-after given|publish (201|429))$/.test(answer)),
+    ).toEqual([])
+    for (const answer of ['101', '503', 'publish 201', 'publish 429']) {
+      expect([answer, answers.get(answer) ?? 0]).not.toEqual([answer, 0])
+    }
+    // Beyond twice as many sockets as places, connections are closed without a response, and counted.
+    const refused = (answers.get('0') ?? 0) + (answers.get('503') ?? 0)
+    await eventually(async () => (await metric('mqway_refusals_total{reason="too-many-connections"}')) >= refused)
+    await eventually(() => received.length === sent)
+    expect(received).toEqual(Array.from({ length: sent }, (_, number) => String(number)))
+    await eventually(async () => {
+      const socket = new WebSocket(gateway.url('ws'), 'mqtt')
+      const isOpen = await new Promise<boolean>(resolve => {
+        socket.on('open', () => resolve(true)).on('error', () => resolve(false))
+      })
+      socket.terminate()
+      return isOpen
+    })
+    await eventually(async () => {
+      const url = `${gateway.url('http')}/v1/publish?topic=news`
+      return (await fetch(url, { method: 'POST', body: 'last' })).status === 201
+    })
+    expect(performance.now() - overAt).toBeLessThan(recovery)
+    const growth = residentBytes() - halfway
+    // In a short run, the memory has not settled.
+    if (seconds < 30) return
+    process.stdout.write(
+      `${JSON.stringify(Object.fromEntries(answers))}, at most ${most} open, ${sent} messages, ${halfway} B halfway, ${growth} B more at the end\n`,
+    )
+    expect(growth).toBeLessThan(64 * 1024 ** 2)
+  },
+  seconds * 1000 + 60_000,
+)
