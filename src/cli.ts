@@ -33,10 +33,23 @@ const commands: Record<string, CommandRow> = {
   check: {
     usage: 'mqway check [options]',
     summary: 'validate the configuration and print what is in effect, without secrets',
-    details: () => `What it prints can be used as a configuration file.\n\n${optionHelp()}`,
+    details: () =>
+      'What it prints can be used as a configuration file. With --diff, it asks the running mqway instead, and prints which\n' +
+      `options a reload would change, and which of them need a restart.\n\n${optionHelp()}`,
     load: async () => {
       const { check } = await import('./commands/check.js')
       return check
+    },
+  },
+  reload: {
+    usage: 'mqway reload [options]',
+    summary: 'check the configuration, and have the running mqway reload it',
+    details: () =>
+      'Prints which options have changed, and which of them need a restart. Needs the option control, a Unix socket of the\n' +
+      `running mqway. Without it, SIGHUP does the same, and the log says what has changed.\n\n${optionHelp()}`,
+    load: async () => {
+      const { reload } = await import('./commands/reload.js')
+      return reload
     },
   },
   import: {

@@ -44,7 +44,7 @@ describe('mqway', () => {
     const { code, stdout } = await mqway(['--help'])
     expect(code).toBe(0)
     expect(stdout).toMatch(
-      /mqway \[serve\].*\n.*mqway check.*\n.*mqway import LIGHTTPD\.CONF.*\n.*mqway supervisor.*\n.*mqway passwd FILE USER.*\n.*mqway token --user USER/,
+      /mqway \[serve\].*\n.*mqway check.*\n.*mqway reload.*\n.*mqway import LIGHTTPD\.CONF.*\n.*mqway supervisor.*\n.*mqway passwd FILE USER.*\n.*mqway token --user USER/,
     )
     expect(stdout).toContain('--log-format FORMAT')
   })

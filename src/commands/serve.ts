@@ -1,5 +1,7 @@
+import { resolve } from 'node:path'
 import { createLog, type Logger } from '../base/log.js'
 import { StartError } from '../base/start-error.js'
+import type { ConfigChange } from '../config/changes.js'
 import { type LoadedConfig, loadConfig } from '../config/load.js'
 import { fileModes, startWarnings } from '../config/warnings.js'
 import { workersOf } from '../config/workers.js'
@@ -8,6 +10,7 @@ import { checkInheritedSockets, type InheritedSocket, takeInheritedSockets } fro
 import { SessionTicketKeys } from '../server/session-ticket-keys.js'
 import { isWorker } from '../workers/is-worker.js'
 import type { WorkerStop } from '../workers/primary-process.js'
+import { type Control, startControl } from './control.js'
 import { workerFlags } from './heap-flags.js'
 import { type Reloadable, Reloader } from './reloader.js'
 import { ServiceManager } from './service-manager.js'
@@ -35,22 +38,29 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
   const signals = watchSignals(log)
   const manager = new ServiceManager(env, log)
+  const file = loaded.file === undefined ? undefined : resolve(cwd, loaded.file)
+  let control: Control | undefined
   try {
     const inherited = takeInheritedSockets(env, process.pid)
     checkInheritedSockets(inherited, config)
+    const reload = async (): Promise<readonly ConfigChange[]> => {
+      const it = await reloader
+      void manager.reloading()
+      try {
+        return await it.reload()
+      } finally {
+        void manager.ready(statusOf(await starting))
+      }
+    }
+    const compare = async (): Promise<readonly ConfigChange[]> => (await reloader).compare()
+    // First: if it fails, there is nothing to close.
+    if (config.control !== undefined) control = await startControl(config.control, { reload, compare, file })
     const starting = startServing(loaded, log, cwd, inherited)
     const statusOf = ({ urls }: Serving): string => `Serving ${urls.join(' ')}`
     const reloader = starting.then(serving => new Reloader({ serving, load, running: config, cwd, log }))
     // The failure of the start is that of `starting`.
     reloader.catch(ignore)
-    const reload = async (): Promise<void> => {
-      const it = await reloader
-      void manager.reloading()
-      // A failure is logged.
-      await it.reload().catch(ignore)
-      void manager.ready(statusOf(await starting))
-    }
-    // Also one during the start: some files may have been read by then.
+    // Also one during the start: some files may have been read by then. A failure is logged.
     signals.onReload = () => reload().catch(ignore)
     const serving = await starting
     log.info({ urls: serving.urls }, `mqway is ready: ${serving.urls.join('  ')}`)
@@ -61,6 +71,7 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     log.info({ signal }, `stopping, within ${grace / 1000} s; once more for at once`)
     exitAfter(grace, log)
     void manager.stopping()
+    control?.close()
     await serving.close(grace)
     log.info('stopped')
     return 0
@@ -69,6 +80,7 @@ export async function serve(argv: readonly string[], env: NodeJS.ProcessEnv): Pr
     process.stderr.write(`mqway: ${error.message}\n`)
     return error.exitCode
   } finally {
+    control?.close()
     manager.close()
     signals.close()
   }

@@ -128,6 +128,7 @@ const effects: Readonly<Record<string, Effect>> = {
   'metrics.allow': 'reload',
   'log.level': 'reload',
   'log.format': 'restart',
+  control: 'restart',
   workers: 'restart',
   'shutdown.grace': 'reload',
 }

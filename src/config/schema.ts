@@ -445,6 +445,13 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('The log, on standard output'),
   accessLog,
+  control: z
+    .string()
+    .regex(/^unix:.+/, { error: 'must be unix:/path/to/socket' })
+    .optional()
+    .describe(
+      'A Unix socket for mqway reload and mqway check --diff, for the user of the gateway and root only: unix:/run/mqway/control.sock',
+    ),
   workers: z
     .union(
       [z.literal('auto'), z.int().min(1, { error: '', abort: true }).max(maxWorkers, { error: '', abort: true })],

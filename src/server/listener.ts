@@ -186,15 +186,7 @@ async function bindInherited(server: Server, inherited: InheritedSocket, options
 
 async function bindPath(server: Server, path: string, options: ListenOptions): Promise<BoundServer> {
   try {
-    // libuv would truncate a longer path.
-    if (Buffer.byteLength(path) > maxSocketPathBytes)
-      throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
-    await started(server, { path }).catch(async error => {
-      if (!(await isStaleSocket(path, error))) throw error
-      await unlink(path)
-      await started(server, { path })
-    })
-    await chmod(path, options.unixSocketMode ?? defaultUnixSocketMode)
+    await listenAtPath(server, path, options.unixSocketMode ?? defaultUnixSocketMode)
   } catch (error) {
     server.close()
     throw await bindFailure(error, { path, purpose: options.purpose })
@@ -221,6 +213,19 @@ async function started(
 ): Promise<void> {
   server.listen({ ...where, backlog })
   await once(server, 'listening')
+}
+
+/** Listens at a Unix socket; see `listen`. Rejects with the error of the system; then the server is to be closed. */
+export async function listenAtPath(server: Server, path: string, mode: number): Promise<void> {
+  // libuv would truncate a longer path.
+  if (Buffer.byteLength(path) > maxSocketPathBytes)
+    throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
+  await started(server, { path }).catch(async error => {
+    if (!(await isStaleSocket(path, error))) throw error
+    await unlink(path)
+    await started(server, { path })
+  })
+  await chmod(path, mode)
 }
 
 async function isStaleSocket(path: string, error: unknown): Promise<boolean> {
