@@ -81,6 +81,8 @@ if not found then
   redis.call('HSET', journal, 'format', format, 'epoch', fresh, 'head', '0', 'layout', '1')
   mark = known ~= ''
 end
+-- An error at a replica, to which nothing can be appended.
+redis.call('HDEL', journal, 'none')
 local epoch = redis.call('HGET', journal, 'epoch')
 local head = tonumber(redis.call('HGET', journal, 'head'))
 if head < seen or (known ~= '' and known ~= epoch) then mark = true end

@@ -74,8 +74,7 @@ export async function redisOptions(config: RedisConfig): Promise<RedisOptions> {
     ...(tls && { tls }),
     ...{ db, connectTimeout, commandTimeout, disconnectTimeout, lazyConnect: true, connectionName: 'mqway' },
     ...{ enableOfflineQueue: false, autoResendUnfulfilledCommands: false, maxRetriesPerRequest: 0 },
-    // The primary has become a replica, and keeps its connections: an address may lead to another one now.
-    reconnectOnError: error => error.message.startsWith('READONLY'),
+    reconnectOnError: reconnectFromReplica(),
     retryStrategy: times => Math.min(firstDelay * 2 ** Math.min(times - 1, 10), maxDelay),
   }
   if (sentinel) {
@@ -87,6 +86,17 @@ export async function redisOptions(config: RedisConfig): Promise<RedisOptions> {
   }
   if (isSocket) return { ...common, path: decodeURIComponent(pathname) }
   return { ...common, host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 6379) }
+}
+
+/** Connects again, once a second, where the primary has become a replica and keeps its connections: the address may lead to another one now. */
+function reconnectFromReplica(): (error: Error) => boolean {
+  let last = Number.NEGATIVE_INFINITY
+  return error => {
+    const now = performance.now()
+    if (!error.message.startsWith('READONLY') || now - last < maxDelay) return false
+    last = now
+    return true
+  }
 }
 
 async function read(file: string): Promise<Buffer>

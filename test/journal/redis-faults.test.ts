@@ -282,6 +282,24 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     expect(a.failure).toBeUndefined()
   })
 
+  it('are not available while their Redis is a replica, however often they connect again', async () => {
+    const a = await open()
+    await a.append(message('t', '1'))
+    await server.client.replicaof('127.0.0.1', 1)
+    await expect(a.append(message('t'))).rejects.toMatchObject({ reason: 'unavailable' })
+    const connections = async (): Promise<number> =>
+      Number(/total_connections_received:(\d+)/.exec(await server.client.info('stats'))?.[1])
+    const before = await connections()
+    const failures = new Set<string | undefined>()
+    await eventually(async () => {
+      failures.add(a.failure)
+      return (await connections()) > before + 1
+    })
+    expect([...failures].filter(failure => !failure?.includes('READONLY'))).toEqual([])
+    await server.client.replicaof('NO', 'ONE')
+    expect((await insist(a, '2')).sequence).toBe(2)
+  }, 20_000)
+
   it('go on at another primary behind the same address, once theirs is a replica', async () => {
     const [primaryPort = 0, replicaPort = 0] = await freePorts(2)
     const at = (port: number) => ['--bind', '127.0.0.1', '--port', `${port}`, ...soon]
