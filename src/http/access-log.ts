@@ -192,7 +192,7 @@ export class AccessEntry {
     socket.once('close', () => this.#end(this, Math.max(0, socket.bytesWritten - before), 200))
   }
 
-  /** Ends the entry of a response that was not Node's; `undefined` for a client that left before. */
+  /** Ends the entry of a response that Node's server did not send. @param status default: the client left before it */
   complete(bytes: number, status = clientLeft): void {
     this.#end(this, bytes, status)
   }
