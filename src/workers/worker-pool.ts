@@ -180,8 +180,7 @@ export class WorkerPool {
     const { channel, ended, number, pid } = worker
     const ending = new AbortController()
     ended.then(() => ending.abort())
-    const signal = AbortSignal.any([ending.signal, this.#closed.signal])
-    if ((await watchResponsiveness({ channel, signal })) !== 'hung') return
+    if ((await watchResponsiveness({ channel, signal: ending.signal })) !== 'hung') return
     this.#options.log.error({ worker: number, pid }, 'A worker does not respond and is ended')
     worker.kill()
   }
