@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { type Clock, systemClock } from '../../base/clock.js'
-import type { Logger } from '../../base/log.js'
 import type { NotificationFigures } from '../../base/metrics.js'
-import { type NotifyConfig, paceOf } from '../../config/notify.js'
+import { paceOf } from '../../config/notify.js'
 import type { Hub } from '../../hub/hub.js'
 import { type Event, formatId } from '../../journal/event.js'
 import type { Journal } from '../../journal/journal.js'
@@ -10,10 +9,10 @@ import type { Store } from '../../storage/store.js'
 import { type Alert, alertOf } from './alert.js'
 import { type BrokerEvent, BrokerWatch } from './broker-watch.js'
 import { type Channel, onlyWhile } from './channel.js'
+import { type Channels, type ChannelsOptions, closeChannels, openChannels } from './channels.js'
 import { composeMail } from './compose-mail.js'
 import { type DeadLetter, DeadLetters } from './dead-letters.js'
 import { EventSubscriber } from './event-subscriber.js'
-import { openMailer } from './mail.js'
 import {
   type Batch,
   type EntryBounds,
@@ -22,14 +21,14 @@ import {
   type QueuedCall,
   type QueuedMail,
 } from './notification-queue.js'
-import { compileRules, type Rule, webhookKey, webhookName } from './rules.js'
+import { compileRules, type Rule, webhookName } from './rules.js'
 import { nextDueAt } from './schedule.js'
 import { Sender, type SenderOptions } from './sender.js'
-import { openWebhookChannel } from './webhook.js'
 import {
   alertJson,
   callBounds,
   composeCall,
+  droppedLetters,
   eventOverhead,
   eventsOf,
   type WebhookBounds,
@@ -50,8 +49,7 @@ export interface Notify {
   close(): Promise<void>
 }
 
-export interface NotifyOptions {
-  readonly config: NotifyConfig
+export interface NotifyOptions extends ChannelsOptions {
   readonly hub: Hub
   readonly journal: Journal
   /** Makes the JSON of an event for webhooks, as in the push API. */
@@ -62,16 +60,10 @@ export interface NotifyOptions {
   readonly store: Store
   /** File of the dead-letter log; `undefined` for none. */
   readonly deadLetters: string | undefined
-  /** Relative paths of the configuration begin here. */
-  readonly cwd: string
-  readonly clock?: Clock
   /** Maximum characters in the texts of unsent mails. Default: 32 Mi. */
   readonly maxQueuedLength?: number | undefined
   /** Whether this gateway sends; left out for a gateway alone. */
   readonly isSender?: (() => boolean) | undefined
-  /** Timeout of a sendmail program, in milliseconds. Default: 60,000. */
-  readonly sendmailTime?: number | undefined
-  readonly log: Logger
 }
 
 /** Interval at which the cursor is stored without mails, in milliseconds. */
@@ -82,40 +74,6 @@ const maxTimer = 60_000
 const storeRetryDelay = 1000
 /** Entries of a mail, and characters of their texts; a mail has only the number of further ones. */
 const mailBounds = { count: 100, length: 262_144 }
-
-/** The channels of a configuration. */
-export interface Channels {
-  readonly mails: Channel<QueuedMail> | undefined
-  /** By key of the rule. */
-  readonly webhooks: ReadonlyMap<string, Channel<QueuedCall>>
-}
-
-/**
- * Opens the channels of the configuration.
- *
- * @throws {StartError} if a file cannot be used
- */
-export async function openChannels(
-  { config, cwd, clock = systemClock, sendmailTime, log }: Omit<NotifyOptions, 'store'>,
-  addDeadLetter: (letter: DeadLetter) => Promise<void>,
-): Promise<Channels> {
-  const { mail } = config
-  const webhooks = new Map<string, Channel<QueuedCall>>()
-  for (const { name, config: rule } of compileRules(config.rules, () => '')) {
-    if (rule.webhook === undefined) continue
-    const onGivenUp = (call: QueuedCall, reason: DeadLetter['reason'], error: string): Promise<void> =>
-      addDeadLetter({ rule: name, reason, id: call.id, error, events: eventsOf(call) })
-    const channel = await openWebhookChannel({ rule: name, config: rule.webhook, cwd, onGivenUp, clock, log })
-    webhooks.set(webhookKey(name), channel)
-  }
-  const mails = mail && (await openMailer({ config: mail, cwd, clock, sendmailTime, log }))
-  return { mails, webhooks }
-}
-
-/** Closes channels that send nothing. */
-export function closeChannels({ mails, webhooks }: Channels): void {
-  for (const channel of [mails, ...webhooks.values()]) channel?.close()
-}
 
 /**
  * Opens the queue, and sends mails and calls webhooks by the rules of the configuration.
@@ -141,15 +99,7 @@ export async function openNotify(options: NotifyOptions): Promise<Notify> {
       store,
       boundsOf: entryBounds(rules, bounds),
       onDropped: async dropped => {
-        const events = new Map<string, string[]>()
-        for (const { rule: key, entry } of dropped) {
-          const rule = webhookName(key)
-          if (rule === undefined) continue
-          const texts = events.get(rule) ?? []
-          texts.push(entry.text)
-          events.set(rule, texts)
-        }
-        for (const [rule, texts] of events) await addDeadLetter({ rule, reason: 'queue-full', events: texts })
+        for (const letter of droppedLetters(dropped)) await addDeadLetter(letter)
       },
       log,
     })

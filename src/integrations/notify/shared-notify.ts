@@ -1,14 +1,8 @@
 import type { NotificationFigures } from '../../base/metrics.js'
 import { CoordinatedPart, type Coordinator } from '../../storage/coordinator.js'
 import type { Store } from '../../storage/store.js'
-import {
-  closeChannels,
-  type Notify,
-  type NotifyFigures,
-  type NotifyOptions,
-  openChannels,
-  openNotify,
-} from './notify.js'
+import { closeChannels, openChannels } from './channels.js'
+import { type Notify, type NotifyFigures, type NotifyOptions, openNotify } from './notify.js'
 
 export interface SharedNotifyOptions extends Omit<NotifyOptions, 'store' | 'isSender'> {
   readonly coordinator: Coordinator

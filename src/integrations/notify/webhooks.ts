@@ -2,8 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { oneLineJson } from '../../base/one-line-json.js'
 import type { Event } from '../../journal/event.js'
 import type { Alert } from './alert.js'
-import type { Batch, EntryBounds, QueuedCall } from './notification-queue.js'
-import type { Rule } from './rules.js'
+import type { DeadLetter } from './dead-letters.js'
+import type { Batch, EntryBounds, FoundEntry, QueuedCall } from './notification-queue.js'
+import { type Rule, webhookName } from './rules.js'
 
 /** Characters of the JSON that waits for one webhook, and for all webhooks. */
 const [maxOfOne, maxOfAll] = [16 * 1024 ** 2, 64 * 1024 ** 2]
@@ -65,6 +66,19 @@ export function composeCall({ name, key }: Rule, { entries, more }: Batch, now: 
     // The newest of its events has the whole time for its attempts.
     created: Math.min(now, entries.at(-1)?.time ?? now),
   }
+}
+
+/** The lines of the dead-letter log for entries that had no room: one for each webhook. Mails have none. */
+export function droppedLetters(dropped: readonly FoundEntry[]): DeadLetter[] {
+  const events = new Map<string, string[]>()
+  for (const { rule: key, entry } of dropped) {
+    const rule = webhookName(key)
+    if (rule === undefined) continue
+    const texts = events.get(rule) ?? []
+    texts.push(entry.text)
+    events.set(rule, texts)
+  }
+  return [...events].map(([rule, texts]) => ({ rule, reason: 'queue-full', events: texts }))
 }
 
 /** The events of a call, each as JSON. */
