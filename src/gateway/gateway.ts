@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { GatewayError } from '../base/errors.js'
 import type { Logger } from '../base/log.js'
+import type { Broker } from '../broker/broker.js'
 import { withoutRestart } from '../config/changes.js'
 import { pushOf } from '../config/push.js'
 import type { Config } from '../config/schema.js'
@@ -121,6 +122,12 @@ async function assemble(
 
   const { tunnels, access, brokers, metrics, slicer } = context
 
+  const closeDropped = (broker: Broker): Promise<void> => {
+    const closing = new CloseStack(log)
+    closing.add(broker)
+    return closing.close()
+  }
+
   /**
    * Prepares all that may fail.
    *
@@ -159,7 +166,7 @@ async function assemble(
       }
     } catch (error) {
       await prepared.close()
-      for (const broker of brokers.retain(former.config)) void broker.close()
+      for (const broker of brokers.retain(former.config)) void closeDropped(broker)
       throw error
     }
   }
@@ -170,7 +177,7 @@ async function assemble(
     const replaced = new CloseStack(log)
     replaced.add(commit())
     if (next.log.level !== former.log.level) log.level = next.log.level
-    for (const broker of brokers.retain(next)) void tunnels.unused(broker).then(() => broker.close())
+    for (const broker of brokers.retain(next)) void tunnels.unused(broker).then(() => closeDropped(broker))
     const topics = pushOf(next)?.topics
     if (push && topics && !isDeepStrictEqual(pushOf(former)?.topics, topics)) void push.changeTopics(topics)
     await replaced.close()

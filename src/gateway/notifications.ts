@@ -37,8 +37,20 @@ export class Notifications {
       this.#current = config && (await this.#start(config))
       this.#config = config
     } catch (error) {
-      this.#current = former && (await this.#start(former).catch(() => undefined))
+      this.#current = former && (await this.#startAgain(former))
       throw error
+    }
+  }
+
+  async #startAgain(former: NotifyConfig): Promise<Notify | undefined> {
+    try {
+      return await this.#start(former)
+    } catch (error) {
+      this.#options.log.error(
+        { err: error },
+        'Failed to open notify again: nothing is sent until a reload or a restart',
+      )
+      return undefined
     }
   }
 

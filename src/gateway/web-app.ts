@@ -89,6 +89,9 @@ async function registerAll(
 ): Promise<void> {
   const { config, cwd, site, resolveClient, seesDetails, gate, brokers, log, metrics, group } = context
   const { push, endpoints, router, httpsLocation, isShuttingDown, headerRules, dashboards } = options
+  // With many routes, the app takes longer than other connections should wait for a reload.
+  const pause = (): Promise<void> => context.slicer.next()
+  await pause()
   if (httpsLocation) registerHttpsRedirect(app, httpsLocation, resolveClient)
   registerEndpointHints(app, path => router.matches(path), {
     refusalOf: request => router.refusalOf(request),
@@ -108,7 +111,9 @@ async function registerAll(
   registerTicketRoute(app, context, options.routes)
   registerAdministration(app, context, { push, checkHealth, dashboards })
   const directory = config.public === undefined ? undefined : resolve(cwd, config.public)
+  await pause()
   endpoints?.register(app, config.public === 'off' ? new Set() : await listPageDirectories(directory))
+  await pause()
   if (config.public !== 'off') {
     const { index } = config
     const encoded = config.compression === 'off' ? undefined : new EncodedFiles(config.compression, context.compressor)

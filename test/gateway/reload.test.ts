@@ -5,13 +5,16 @@ import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import bcrypt from 'bcrypt'
-import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
+import mqtt, { type IClientOptions, type IPublishPacket, type MqttClient } from 'mqtt'
 import { expect, onTestFinished, test } from 'vitest'
 import { WebSocket } from 'ws'
 import type { ConfigInput } from '../../src/config/schema.js'
 import { pushTransports } from '../helpers/event-clients.js'
 import { startTestGateway, type TestGateway } from '../helpers/gateway.js'
+import { startMosquitto } from '../helpers/mosquitto.js'
+import { describeWith } from '../helpers/requires.js'
 import { eventually } from '../helpers/wait.js'
+import { startReceiver } from '../integrations/notify/receiver.js'
 import { recordingLog, temporaryDirectory, writeCertificate } from '../server/rig.js'
 
 const { 'an event stream': listenSse = () => expect.fail('there is no such transport') } = pushTransports
@@ -277,6 +280,69 @@ test('other topics of push are appended to the journal', async () => {
   await publish(gateway, 'b/2')
   await eventually(() => stream.events.length > 0)
   expect(stream.events.map(({ topic }) => topic)).toEqual(['b/2'])
+})
+
+test('a request that waits for its response gets it after a reload', async () => {
+  const gateway = await start()
+  const service = await connect(gateway.urls.mqtt)
+  await service.subscribeAsync('service')
+  const asked = new Promise<IPublishPacket>(resolve => service.on('message', (...[, , packet]) => resolve(packet)))
+  const waiting = fetch(`${gateway.urls.http}/v1/request?topic=service`, { method: 'POST', body: 'question' })
+  const { responseTopic = '', correlationData } = (await asked).properties ?? {}
+  await gateway.reload({ deny: ['.x'] })
+  await service.publishAsync(responseTopic, 'answer', { properties: correlationData && { correlationData } })
+  const response = await waiting
+  expect([response.status, await response.text()]).toEqual([200, expect.stringContaining('answer')])
+})
+
+test('rules of notify are added, changed and removed', async () => {
+  const receiver = await startReceiver()
+  onTestFinished(() => receiver.close())
+  const notify = (...topics: string[]): ConfigInput => ({
+    notify: {
+      rules: [
+        { name: 'all', topics, webhook: { url: receiver.url, secret: `whsec_${Buffer.alloc(32).toString('base64')}` } },
+      ],
+    },
+  })
+  const gateway = await start()
+  const received = () => receiver.calls.flatMap(({ json }) => json.events.map(({ topic }) => topic))
+  await publish(gateway, 'a/0')
+  await gateway.reload(notify('a/#'))
+  await publish(gateway, 'a/1')
+  await eventually(() => received().length === 1)
+  await gateway.reload(notify('b/#'))
+  await publish(gateway, 'a/2')
+  await publish(gateway, 'b/2')
+  await eventually(() => received().length === 2)
+  await gateway.reload({})
+  await publish(gateway, 'b/3')
+  expect(received()).toEqual(['a/1', 'b/2'])
+})
+
+describeWith('mosquitto', 'in front of another broker', () => {
+  test('other topics of push are subscribed to over the same session', async () => {
+    const mosquitto = await startMosquitto()
+    onTestFinished(() => mosquitto.stop())
+    const broker = `mqtt://127.0.0.1:${mosquitto.port}`
+    const gateway = await start({ broker, mqtt: { port: 'off' }, push: { topics: ['a/#'] } })
+    const stream = await listenSse(gateway.urls, { topics: ['#'] })
+    const publisher = await connect(broker)
+    await publisher.publishAsync('b/0', 'x', { qos: 1 })
+    await publisher.publishAsync('a/0', 'x', { qos: 1 })
+    await eventually(() => stream.events.length === 1)
+    await gateway.reload({ push: { topics: ['b/#'] } })
+    // The subscription is made after the reload.
+    await eventually(async () => {
+      await publisher.publishAsync('b/1', 'x', { qos: 1 })
+      return stream.events.some(({ topic }) => topic === 'b/1')
+    })
+    await publisher.publishAsync('a/1', 'x', { qos: 1 })
+    await publisher.publishAsync('b/2', 'x', { qos: 1 })
+    await eventually(() => stream.events.some(({ topic }) => topic === 'b/2'))
+    expect([...new Set(stream.events.map(({ topic }) => topic))]).toEqual(['a/0', 'b/1', 'b/2'])
+    expect(stream.gaps).toEqual([])
+  })
 })
 
 test('the level of the log changes', async () => {
