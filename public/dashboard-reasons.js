@@ -34,7 +34,7 @@ const drops = [
 
 /** @type {[metric: string, label: string, sentence: (value: string) => string][]} */
 const labelled = [
-  ['mqway_denied_total', 'action', action => `The rules do not permit to ${action}`],
+  ['mqway_denied_total', 'action', action => `Denied by the rules: ${action}`],
   ['mqway_session_messages_dropped_total', 'option', option => `Messages were not queued because of ${option}`],
   ['mqway_subscriptions_refused_total', 'option', option => `Topic filters were refused because of ${option}`],
   ['mqway_sessions_ended_total', 'reason', reason => `Sessions were ended: ${reason}`],

@@ -69,3 +69,13 @@ declare module '*/public/terminal-commands.js' {
   export function publishCommand(place: Place): string
   export function terminalPrograms(place: Place): { name: string; snippets: { label: string; code: string }[] }[]
 }
+
+declare module '*/public/dashboard-numbers.js' {
+  export function count(value: number): string
+  export function rate(value: number): string
+  export function bytes(value: number): string
+  export function duration(seconds: number): string
+  export function perSecond(now: number, before: number, seconds: number): number
+  export function sum(metrics: Record<string, number>, name: string, ...labels: string[]): number
+  export function byLabel(metrics: Record<string, number>, name: string, label: string): Map<string, number>
+}
