@@ -125,7 +125,7 @@ export class DashboardFeed {
     const { client, identity } = caller
     const account = accountOf(identity.user, client.address)
     const exceeded = this.#quota.exceededBy(account, 1)
-    if (exceeded !== undefined) throw new GatewayError(exceededReason(exceeded, identity), { hint: 'of dashboards' })
+    if (exceeded !== undefined) throw new GatewayError(exceededReason(exceeded, identity), { hint: 'open dashboards' })
     const release = this.#options.gate.hold(caller)
     this.#quota.take(account, 1)
     let isHeld = true
