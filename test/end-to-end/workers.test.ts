@@ -273,6 +273,7 @@ describeWith(['redis-server', 'mosquitto'], 'two workers', () => {
     const relay = await startRelay()
     const push = { topics: ['news/#'], journal: { redis: { url: relay.url, prefix: 'hangup:' } } }
     const starting = await start({ data: 'none', push, shutdown: { grace: '1s' } })
+    onTestFinished(() => starting.stop('SIGKILL'))
     relay.hold()
     process.kill(childrenOf(starting.child.pid)[0] ?? 0, 'SIGKILL')
     await relay.holding()
