@@ -5,6 +5,7 @@
  */
 
 import { createLog, type Logger } from './base/log.js'
+import { type ConfigChange, planReload } from './config/changes.js'
 import { configOf } from './config/load.js'
 import type { ConfigInput } from './config/schema.js'
 import { fileModes, startWarnings } from './config/warnings.js'
@@ -13,6 +14,7 @@ import type { ProgramServer } from './server/attached-server.js'
 
 export { StartError } from './base/start-error.js'
 export { ConfigError } from './config/problems.js'
+export type { ConfigChange }
 
 /** The options of `mqway.yaml` (docs/configuration.md), with the same defaults. */
 export type Config = ConfigInput
@@ -48,8 +50,15 @@ export interface Gateway {
   readonly urls: readonly string[]
   /** Number of open tunnels and MQTT connections. */
   readonly connections: number
-  /** Reads certificates, passwords and keys again; an invalid one is logged, and the old one stays in use. */
-  reload(): Promise<void>
+  /**
+   * Reads certificates, passwords and keys again; an invalid one is logged, and the old one stays in use. With `config`, changes to this configuration: connections that it
+   * does not allow end, and all others stay. One call after the other.
+   *
+   * @returns the options that differ; those whose effect is `restart` keep their values
+   * @throws {ConfigError} for an invalid configuration; nothing has changed then
+   * @throws {StartError} when a file cannot be used; nothing has changed then
+   */
+  reload(config?: Config): Promise<readonly ConfigChange[]>
   /**
    * Stops accepting, ends the open connections with a reason, closes the brokers, and leaves the servers of this program. Idempotent.
    *
@@ -69,17 +78,24 @@ export async function startGateway(config: Config = {}, options: GatewayOptions 
   const { server = [], except = [], cwd = process.cwd(), log: onEntry } = options
   const servers = [server].flat()
   const loaded = configOf(config, { cwd, isAttached: servers.length > 0 })
-  const { log: logOptions, shutdown } = loaded.config
+  const { log: logOptions } = loaded.config
   const log = onEntry ? entryLog(logOptions.level, onEntry) : createLog(logOptions)
   for (const warning of startWarnings(loaded, fileModes(cwd))) log.warn(warning)
+  let running = loaded.config
   const gateway = await startWith(loaded.config, log, { cwd, servers, except })
   return {
     urls: gateway.urls,
     get connections() {
       return gateway.connections
     },
-    reload: () => gateway.reload(),
-    close: (grace = shutdown.grace) => gateway.close(grace),
+    reload: async next => {
+      const place = { cwd, isAttached: servers.length > 0 }
+      const plan = next && planReload(running, configOf(next, place), place)
+      await gateway.reload(plan?.config)
+      running = plan?.config ?? running
+      return plan?.changes ?? []
+    },
+    close: (grace = running.shutdown.grace) => gateway.close(grace),
   }
 }
 

@@ -82,7 +82,7 @@ export class Reloader {
     const { serving, load, cwd } = this.#options
     try {
       const loaded = load()
-      return { loaded, plan: planReload(this.#running, loaded, cwd) }
+      return { loaded, plan: planReload(this.#running, loaded, { cwd }) }
     } catch (error) {
       if (counts) serving.reloadRefused()
       throw error

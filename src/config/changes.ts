@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { checkConfig } from './checks.js'
+import { type ConfigPlace, checkConfig } from './checks.js'
 import type { LoadedConfig } from './load.js'
 import { displayPath, optionPath, secretOptions } from './options.js'
 import { ConfigError, formatProblem } from './problems.js'
@@ -183,11 +183,15 @@ export interface ReloadPlan {
  *
  * @throws {ConfigError} when what takes effect with a reload is valid only together with what needs a restart
  */
-export function planReload(running: Config, { config: to, file }: LoadedConfig, cwd: string): ReloadPlan {
+export function planReload(
+  running: Config,
+  { config: to, file }: LoadedConfig,
+  place: Omit<ConfigPlace, 'file'>,
+): ReloadPlan {
   const config = withoutRestart(running, to)
   const changes = listChanges(running, to)
   const options = changes.filter(({ effect }) => effect === 'restart').map(({ option }) => option)
-  const problems = checkConfig(config, { file, cwd }).map(problem => {
+  const problems = checkConfig(config, { ...place, file }).map(problem => {
     const text = formatProblem(problem, valueAt(config, problem.path.map(String)), file)
     return `${text} (a reload leaves ${options.join(', ')} as before: restart instead)`
   })

@@ -107,6 +107,21 @@ describe('the library', () => {
     await expect(startGateway([] as unknown as Config)).rejects.toThrow('must be an object')
   })
 
+  it('changes to another configuration, and says what needs another start', async () => {
+    const config = { ...quiet, http: { port: 0 }, https: { port: 'off' }, mqtt: { port: 'off' } } as const
+    const gateway = await start(config)
+    const statusOf = async (path: string): Promise<number> => (await fetch(gateway.urls[0] + path)).status
+    const changes = await gateway.reload({ ...config, deny: ['.x'], https: { port: 1 } })
+    expect(changes.map(({ option, effect }) => [option, effect])).toEqual([
+      ['https.port', 'restart'],
+      ['deny', 'reload'],
+    ])
+    expect(await statusOf('/a.x')).toBe(403)
+    await expect(gateway.reload({ ...config, deny: [''] })).rejects.toThrow(ConfigError)
+    expect(await statusOf('/a.x')).toBe(403)
+    expect(await gateway.reload()).toEqual([])
+  })
+
   it('gives lines of its log to a function, without secrets', async () => {
     const entries: LogEntry[] = []
     const { url } = await attached({ log: { level: 'debug' } }, { log: entry => entries.push(entry) })
