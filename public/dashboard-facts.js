@@ -110,8 +110,8 @@ function pushFacts(value, maxEvents) {
     { name: 'Present', value: count(value('mqway_push_listeners')), detail: 'devices and MQTT clients' },
     {
       name: 'Receipts',
-      value: `${count(outstanding)} outstanding`,
-      detail: `${count(missed)} missed, ${count(value('mqway_push_receipts_total{outcome="stored"}'))} stored`,
+      value: `${count(outstanding)} requested`,
+      detail: `before their deadline; ${count(missed)} missed, ${count(value('mqway_push_receipts_total{outcome="stored"}'))} stored`,
     },
   ]
 }

@@ -410,7 +410,7 @@ export function createMetrics() {
       const droppedClients = 'Messages about connected clients that were not published: rate, queue, or broker away'
       counter('mqway_push_client_messages_total', 'Messages about connected clients', () => read().clientsPublished)
       counter('mqway_push_client_messages_dropped_total', droppedClients, () => read().clientsDropped)
-      const [requested, events] = ['Requested receipts whose deadline has not passed', 'Their events']
+      const [requested, events] = ['Requested receipts, answered or not, whose deadline has not passed', 'Their events']
       gauge('mqway_push_receipts_outstanding', requested, () => read().receiptsOutstanding.devices)
       gauge('mqway_push_receipts_outstanding_events', events, () => read().receiptsOutstanding.events)
     },

@@ -290,6 +290,8 @@ describe.each([
       rig.clock.pass(100_000)
       await rig.receipts.record(event.id, { device: 'a', status: 'received' })
       expect((await told(3)).map(({ type }) => type)).toEqual(['receipt', 'missed', 'receipt'])
+      expect(rig.counts).toEqual({ stored: 2, missed: 2 })
+      expect(rig.receipts.outstanding).toEqual({ devices: 0, events: 0 })
       expect(rig.clock.timers).toBe(0)
     })
 

@@ -139,6 +139,8 @@ export class ReceiptRig {
   /** Those who listen, to any topic. */
   present: string[] = []
   receipts!: Receipts
+  /** What the metrics have. */
+  readonly counts = { stored: 0, missed: 0 }
   tracking = new DeliveryTracker()
   readonly presence = presenceOf(() => this.present)
   readonly #place: StorePlace
@@ -175,6 +177,9 @@ export class ReceiptRig {
       clock,
       log,
       bounds,
+      count: (outcome, receipts) => {
+        this.counts[outcome] += receipts
+      },
     })
   }
 
