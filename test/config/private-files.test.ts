@@ -99,7 +99,7 @@ test('every option that names a file is among the program’s own files, but for
       ...{ cert: 'f', key: 'f', chain: 'f', acme: { ca: 'f' } },
       certificates: [{ hosts: [], cert: 'f', key: 'f', chain: 'f' }],
     },
-    notify: { mail: { sendmail: 'f', smtp: { ca: 'f' } } },
+    notify: { mail: { sendmail: 'f', smtp: { ca: 'f' } }, rules: [{ webhook: { secretFile: 'f', ca: 'f' } }] },
     push: { journal: { redis: { passwordFile: 'f', ca: 'f' } } },
     tunnels: [{ broker: upstream }],
   }
