@@ -88,11 +88,13 @@ export class LiveConnections {
   async review(refusalOf: (identity: Identity) => GatewayError | undefined, slicer: TimeSlicer): Promise<void> {
     await slicer.next('clients')
     // A map may change while it is iterated.
-    for (const { identity, events } of this.#open.values()) {
+    for (const [id, connection] of this.#open) {
       if (slicer.isOver) await slicer.next('clients')
-      const refusal = refusalOf(identity)
-      if (refusal) events.end(refusal)
-      else events.renewed(identity)
+      if (!this.#open.has(id)) continue
+      const refusal = refusalOf(connection.identity)
+      if (refusal) connection.events.end(refusal)
+      else connection.events.renewed(connection.identity)
+      if (!this.#open.has(id)) slicer.endedConnection()
     }
   }
 

@@ -73,8 +73,10 @@ export class Tunnels {
     // A map may change while it is iterated.
     for (const [tunnel, request] of this.#open) {
       if (slicer.isOver) await slicer.next('clients')
-      const refusal = refusalOf(request)
-      if (refusal) tunnel.end(refusal)
+      const refusal = this.#open.has(tunnel) ? refusalOf(request) : undefined
+      if (!refusal) continue
+      tunnel.end(refusal)
+      slicer.endedConnection()
     }
   }
 

@@ -26,6 +26,18 @@ describe('slices of the event loop', () => {
     expect(slicer.waiting).toBe(0)
   })
 
+  it('are over when they have ended ten connections, whose work follows', async () => {
+    const slicer = new TimeSlicer({ length: 4, isBusy: false }, () => 0)
+    await slicer.next()
+    for (let ended = 0; ended < 10; ended++) {
+      expect(slicer.isOver).toBe(false)
+      slicer.endedConnection()
+    }
+    expect(slicer.isOver).toBe(true)
+    await slicer.next()
+    expect(slicer.isOver).toBe(false)
+  })
+
   it('are over for a task that never asked for one', () => {
     expect(new TimeSlicer().isOver).toBe(true)
   })

@@ -296,7 +296,9 @@ export class ConnectAuthorizer {
       if (slicer.isOver) await slicer.next('clients')
       if (!rights.maySubscribe(filter)) refusal = new GatewayError('topic-refused', { hint: filter.slice(0, 256) })
     }
-    if (refusal && !client.closed) end(client, refusal)
+    if (!refusal || client.closed) return
+    end(client, refusal)
+    slicer.endedConnection()
   }
 
   /** A warning the first time on a connection: the client or the rules need a change. */

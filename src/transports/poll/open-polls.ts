@@ -33,7 +33,9 @@ export class OpenPolls {
     await slicer.next('clients')
     for (const poll of [...this.#all]) {
       if (slicer.isOver) await slicer.next('clients')
-      if (this.#all.has(poll)) poll.finish()
+      if (!this.#all.has(poll)) continue
+      poll.finish()
+      slicer.endedConnection()
     }
   }
 
