@@ -187,6 +187,7 @@ describeWith(['redis-server', 'openssl'], 'journals that share Redis', () => {
     const b = await open()
     await a.append(message('t', 'last'))
     await a.trim()
+    await b.catchUp()
     expect(await readAll(b, ['t'], 0)).toHaveLength(21)
     expect(await server.client.xlen('test:events')).toBe(21)
   })
