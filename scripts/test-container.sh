@@ -9,7 +9,8 @@ export CONTAINERS_STORAGE_CONF=$directory/storage.conf
 printf '[storage]\ndriver = "vfs"\nrunroot = "%s/run"\ngraphroot = "%s/graph"\n' "$directory" "$directory" >"$CONTAINERS_STORAGE_CONF"
 pid=
 cleanup() {
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
+  # unshare ignores SIGTERM; its end kills what it has started.
+  [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
   buildah umount --all >/dev/null 2>&1 || true
   rm -rf --one-file-system "$directory"
 }
