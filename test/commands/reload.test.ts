@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import type { RunningProgram } from '../helpers/processes.js'
+import { type RunningProgram, run as runProgram } from '../helpers/processes.js'
 import { mqway, type ServingProgram, serving } from '../helpers/program.js'
 
 let directory: string
@@ -62,7 +62,7 @@ test('check --diff says what a reload would change, and reload says what it has 
   expect(await run('reload')).toMatchObject({ code: 0, lines: ['changed: deny: ["~"] -> [".bak"]', restart] })
   expect(await statusOf('/x.bak')).toBe(403)
   expect(await run('check', '--diff')).toMatchObject({ code: 0, lines: [restart] })
-}, 30_000)
+}, 60_000)
 
 test('reload sends nothing for an invalid file, and reports what the gateway has refused', async () => {
   const control = 'control: unix:control.sock\nhttp: {port: 0}'
@@ -77,20 +77,24 @@ test('reload sends nothing for an invalid file, and reports what the gateway has
   const { code, errors } = await run('reload')
   expect([code, errors]).toEqual([2, expect.stringContaining('refused: the password file')])
   expect(String((await gateway.logged('nothing has changed'))['msg'])).toContain('broken')
-}, 30_000)
+}, 60_000)
 
 test('reload says what is missing without control, and without a gateway', async () => {
   configure('http: {port: 0}')
   expect(await run('reload')).toMatchObject({ code: 2, errors: expect.stringContaining('control: is needed') })
   configure('http: {port: 0}\ncontrol: unix:control.sock')
   expect(await run('check', '--diff')).toMatchObject({ code: 1, errors: expect.stringContaining('no mqway answers') })
-}, 30_000)
+}, 60_000)
 
-test('a socket of a killed gateway is replaced, and that of a running one is not', async () => {
+test('the socket of a killed process is replaced, and that of a running one is not', async () => {
   configure('http: {port: 0}\ncontrol: unix:control.sock')
-  await (await serve()).stop('SIGKILL')
+  const listening = "require('node:net').createServer().listen('control.sock', () => console.log('listening'))"
+  const killed = runProgram(process.execPath, ['-e', listening], { cwd: directory })
+  programs.push(killed)
+  await killed.line()
+  await killed.stop('SIGKILL')
   await serve()
   const second = await run('serve')
   expect([second.code, second.errors]).toEqual([69, expect.stringContaining('control: unix:control.sock')])
   expect((await run('reload')).code).toBe(0)
-}, 30_000)
+}, 60_000)
