@@ -9,8 +9,8 @@ export CONTAINERS_STORAGE_CONF=$directory/storage.conf
 printf '[storage]\ndriver = "vfs"\nrunroot = "%s/run"\ngraphroot = "%s/graph"\n' "$directory" "$directory" >"$CONTAINERS_STORAGE_CONF"
 pid=
 cleanup() {
-  # unshare ignores SIGTERM; its end kills what it has started.
-  [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
+  # unshare ignores SIGTERM, and ends with what it has started.
+  [ -z "$pid" ] || pkill -KILL --parent "$pid" || true
   buildah umount --all >/dev/null 2>&1 || true
   rm -rf --one-file-system "$directory"
 }
