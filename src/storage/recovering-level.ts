@@ -58,6 +58,8 @@ export class RecoveringLevel<K = string, V = string> {
       this.#fail(error)
       throw error
     }
+    // It may be behind the part of a record that a write beside it has left, and unreadable after a restart.
+    if (this.#failure !== undefined) throw this.#failure
   }
 
   async close(): Promise<void> {

@@ -7,6 +7,7 @@ import { copyLive } from '../helpers/copy-live.js'
 import { describeWith } from '../helpers/requires.js'
 import { mountSmallDisk } from '../helpers/small-disk.js'
 import { eventually } from '../helpers/wait.js'
+import { temporaryDirectory } from '../server/rig.js'
 
 describeWith('root', 'a database on a disk that is full for a while', () => {
   it('refuses changes and is read meanwhile, and keeps all that it has confirmed, before and after, for the next start', async () => {
@@ -53,4 +54,16 @@ describeWith('root', 'a database on a disk that is full for a while', () => {
     await database.close()
     await expect(database.write(level => level.put('a', 'b'))).rejects.toThrow(/closed/)
   })
+})
+
+it('confirms no write that was under way when another one failed: a restart may not find it', async () => {
+  const directory = join(await temporaryDirectory(), 'database')
+  const log = pino({ level: 'silent' })
+  const database = new RecoveringLevel(await openDatabase(directory), { directory, holds: 'the test' }, log)
+  const full = new Error('No space left on device')
+  const failing = database.write(() => Promise.reject(full))
+  const beside = database.write(() => new Promise(resolve => setImmediate(resolve)))
+  await expect(failing).rejects.toBe(full)
+  await expect(beside).rejects.toBe(full)
+  await database.close()
 })
