@@ -11,7 +11,7 @@ import { file, fileFormat, redacted, secret, wholeNumber } from './values.js'
 export const secretAlgorithms = { HS256: 32, HS384: 48, HS512: 64 } as const
 
 /** Signature algorithms with a public key (RFC 7518 §3.3 to §3.5, RFC 8037). */
-export const publicKeyAlgorithms = [
+const publicKeyAlgorithms = [
   'RS256',
   'RS384',
   'RS512',

@@ -73,10 +73,8 @@ export const acme = z.strictObject({
     .describe('File with the CA certificates that may sign the certificate of the ACME server itself (PEM)'),
 })
 
-export type AcmeConfig = z.output<typeof acme>
-
 /** Ports that the CA connects to (RFC 8555 §8.3; RFC 8737 §3). */
-export const challengePorts = { 'http-01': 80, 'tls-alpn-01': 443 } as const
+const challengePorts = { 'http-01': 80, 'tls-alpn-01': 443 } as const
 
 export type ChallengeType = keyof typeof challengePorts
 

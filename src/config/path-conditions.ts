@@ -18,7 +18,7 @@ const pathPattern = z
   })
 
 /** The names of the options with a path. */
-export const pathNames = ['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const
+const pathNames = ['path', 'pathPrefix', 'pathSuffix', 'pathPattern'] as const
 
 export const pathConditions = {
   path: z

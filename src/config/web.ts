@@ -137,5 +137,3 @@ export const accessLog = z
   })
   .optional()
   .describe('A line for each request and WebSocket; default: none')
-
-export type AccessLogConfig = NonNullable<z.output<typeof accessLog>>

@@ -3,7 +3,7 @@ import type { Journal } from '../journal/journal.js'
 import { isResponseTopic } from '../topics/response-topic.js'
 
 /** Bytes of a payload that are kept. */
-export const previewSize = 256
+const previewSize = 256
 
 /** Bounds of the table: topics, and UTF-16 units of their names. */
 const [maxTopics, maxNames] = [1000, 2 ** 20]

@@ -93,7 +93,7 @@ export async function openWebhookChannel(options: WebhookChannelOptions): Promis
 }
 
 /** The headers of Standard Webhooks 1.0: one signature for each secret. @param timestamp seconds since 1970 */
-export function signatureHeaders(
+function signatureHeaders(
   id: string,
   timestamp: number,
   body: Buffer,
@@ -180,7 +180,7 @@ function checkStatus({ status, retryAfter }: WebhookResponse, now: number): void
 }
 
 /** The header `Retry-After` (RFC 9110 §10.2.3) in milliseconds from `now`; `undefined` for none, or an invalid one. */
-export function parseRetryAfter(text: string | undefined, now: number): number | undefined {
+function parseRetryAfter(text: string | undefined, now: number): number | undefined {
   if (text === undefined) return undefined
   const wait = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now
   return Number.isNaN(wait) ? undefined : Math.max(0, wait)
