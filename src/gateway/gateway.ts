@@ -181,7 +181,8 @@ async function assemble(
     const topics = pushOf(next)?.topics
     if (push && topics && !isDeepStrictEqual(pushOf(former)?.topics, topics)) void push.changeTopics(topics)
     await replaced.close()
-    await review(former)
+    // The configuration is in effect: a failure from here on is no refusal of it.
+    await review(former).catch(error => log.error({ err: error }, 'Failed to review connections after a reload'))
   }
 
   /** Ends the connections that the configuration no longer allows. */
@@ -203,7 +204,10 @@ async function assemble(
       metrics.reloaded('refused')
       throw error
     }
-    await Promise.all([listeners.reloadCertificates(), access.reload(), context.reopenAccessLog()])
+    const files = [listeners.reloadCertificates(), access.reload(), context.reopenAccessLog()]
+    for (const result of await Promise.allSettled(files)) {
+      if (result.status === 'rejected') log.error({ err: result.reason }, 'Failed to read a file again')
+    }
     metrics.reloaded('applied')
   }
   let reloading: Promise<unknown> = Promise.resolve()

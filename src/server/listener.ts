@@ -220,12 +220,25 @@ export async function listenAtPath(server: Server, path: string, mode: number): 
   // libuv would truncate a longer path.
   if (Buffer.byteLength(path) > maxSocketPathBytes)
     throw Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' })
-  await started(server, { path }).catch(async error => {
+  const isPrivate = (mode & 0o077) === 0
+  await startedAtPath(server, path, isPrivate).catch(async error => {
     if (!(await isStaleSocket(path, error))) throw error
     await unlink(path)
-    await started(server, { path })
+    await startedAtPath(server, path, isPrivate)
   })
   await chmod(path, mode)
+}
+
+/** @param isPrivate whether nobody but the owner may connect, also before the mode is set */
+function startedAtPath(server: Server, path: string, isPrivate: boolean): Promise<void> {
+  if (!isPrivate) return started(server, { path })
+  // `listen` makes the file before it returns.
+  const mask = process.umask(0o077)
+  try {
+    return started(server, { path })
+  } finally {
+    process.umask(mask)
+  }
 }
 
 async function isStaleSocket(path: string, error: unknown): Promise<boolean> {

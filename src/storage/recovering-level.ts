@@ -16,7 +16,7 @@ const probeName = 'space.tmp'
  * A LevelDB database that is opened again after a failed write, such as on a full disk. LevelDB's log then ends with part of a record, and
  * later records, although written, may be unreadable after a restart; opening the database begins a new log.
  *
- * Until then, writes are refused, and reads go on.
+ * Until then, writes are refused, and reads go on. They are refused, too, if the database has been closed and cannot be opened.
  */
 export class RecoveringLevel<K = string, V = string> {
   readonly #database: Level<K, V>

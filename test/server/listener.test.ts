@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { StartError } from '../../src/base/start-error.js'
-import { formatUrl, type ListenOptions, listen } from '../../src/server/listener.js'
+import { formatUrl, type ListenOptions, listen, listenAtPath } from '../../src/server/listener.js'
 import { eventually } from '../helpers/wait.js'
 import {
   closing,
@@ -245,4 +245,19 @@ describe('a client that resets its connection right after its request', () => {
     await eventually(() => closed.length > 0)
     expect(closed).toEqual(['127.0.0.1'])
   })
+})
+
+it('a private Unix socket is open to nobody else from its first moment, whatever the umask', async () => {
+  const directory = await temporaryDirectory()
+  const path = join(directory, 'socket')
+  const mask = process.umask(0)
+  onTestFinished(() => void process.umask(mask))
+  const server = createServer()
+  onTestFinished(() => void server.close())
+  let first: number | undefined
+  server.on('listening', () => {
+    first = statSync(path).mode & 0o077
+  })
+  await listenAtPath(server, path, 0o600)
+  expect([first, statSync(path).mode & 0o777, process.umask()]).toEqual([0, 0o600, 0])
 })
