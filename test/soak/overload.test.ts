@@ -8,8 +8,8 @@ import { WebSocket } from 'ws'
 import { serving } from '../helpers/program.js'
 import { eventually } from '../helpers/wait.js'
 
-/** How long the overload lasts; `npm run soak` makes it ten minutes. */
-const seconds = Number(process.env['SOAK_SECONDS'] ?? 2)
+/** How long the overload lasts; only for `npm run soak`, which makes it ten minutes: one process is all of the clients, and needs a core for itself. */
+const seconds = Number(process.env['SOAK_SECONDS'] ?? 0)
 const places = 60
 const recovery = 10_000
 
@@ -17,7 +17,7 @@ const recovery = 10_000
 const within = (milliseconds: number, condition: () => boolean | Promise<boolean>): Promise<unknown> =>
   Promise.race([eventually(condition), after(milliseconds, undefined, { ref: false })])
 
-it(
+it.runIf(seconds > 0)(
   `a gateway that three times as many clients want to use as it has places, for ${seconds} s, serves those that it has, refuses the others with a reason, and recovers within 10 s`,
   async () => {
     const directory = mkdtempSync(join(tmpdir(), 'mqway-overload-'))
