@@ -141,7 +141,13 @@ export class AttachedServer implements Listener {
     }
     const hasOthers = this.#server.listeners('upgrade').some(listener => listener !== keepUpgrades)
     if (hasOthers && !this.#options.ownsRequest(path)) return false
-    this.#readAgain(request, socket, head)
+    if (!readsBodies) this.#readAgain(request, socket, head)
+    else {
+      collectBody(request).then(
+        body => this.#readAgain(request, socket, Buffer.concat([body, head])),
+        () => socket.destroy(),
+      )
+    }
     return true
   }
 
@@ -180,6 +186,35 @@ export class AttachedServer implements Listener {
   #checkIdle(): void {
     if (this.#busy.size === 0) this.#onIdle?.()
   }
+}
+
+/** Node.js 26 reads the body of a request for an upgrade; before, `head` begins with it. */
+const readsBodies = Number.parseInt(process.versions.node, 10) >= 26
+
+/** Bytes of the body of a request for another upgrade, where Node reads it: browsers send none, curl and Java's client small ones. */
+const maxUpgradeBody = 1024 ** 2
+
+/** Milliseconds that it may take. */
+const upgradeBodyTimeout = 10_000
+
+/** Returns a body as it is sent: in one chunk if its length was not announced. Rejects if it is too large, too slow or broken off. */
+async function collectBody(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let size = 0
+  const timer = setTimeout(() => request.destroy(), upgradeBodyTimeout)
+  try {
+    for await (const chunk of request) {
+      size += chunk.length
+      if (size > maxUpgradeBody) throw new Error('the body is too large')
+      chunks.push(chunk)
+    }
+  } finally {
+    clearTimeout(timer)
+  }
+  if (request.headers['transfer-encoding'] === undefined) return Buffer.concat(chunks)
+  const last = Buffer.from('0\r\n\r\n')
+  if (size === 0) return last
+  return Buffer.concat([Buffer.from(`${size.toString(16)}\r\n`), ...chunks, Buffer.from('\r\n'), last])
 }
 
 /**

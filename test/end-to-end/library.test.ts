@@ -173,6 +173,8 @@ describe('a gateway on the server of another program', () => {
     const post = (path: string): string => `POST ${path} HTTP/1.1\r\n${head}Content-Length: 4\r\n\r\nbody`
     expect(await exchange(port, post('/own'), /body$/)).toMatch(/^HTTP\/1\.1 200 OK.*program POST \/own body$/s)
     expect(await exchange(port, post('/v1/publish?topic=a'), /"id"/)).toMatch(/^HTTP\/1\.1 201 /)
+    const chunked = `POST /own HTTP/1.1\r\n${head}Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n`
+    expect(await exchange(port, chunked, /body$/)).toMatch(/program POST \/own body$/s)
     const two = `${post('/own')}GET /again HTTP/1.1\r\nHost: localhost\r\n\r\n`
     expect(await exchange(port, two, /again $/)).toMatch(/program POST \/own body.*program GET \/again $/s)
   })
