@@ -1,4 +1,4 @@
-/** Who listens (`/v1/presence`): all filters with their number of listeners, or the listeners of one topic. */
+/** Table of listeners (`/v1/presence`): all filters with their number of listeners, or the listeners of one topic. */
 
 import { count, duration } from './dashboard-numbers.js'
 import { Refusal, request } from './dashboard-stream.js'

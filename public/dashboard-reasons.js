@@ -1,4 +1,4 @@
-/** What was refused or dropped, and why connections ended: counts of the last minute and since the start. */
+/** Tables of refusals, drops and endings by reason: counts of the last minute and since the start. */
 
 import { byLabel, count, sum } from './dashboard-numbers.js'
 import { renderRows } from './dashboard-table.js'

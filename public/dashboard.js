@@ -167,7 +167,7 @@ function samplesOf(seconds, metrics) {
   const pace = (/** @type {string} */ name, /** @type {string[]} */ ...labels) =>
     before && perSecond(value(name, ...labels), sum(before.metrics, name, ...labels), seconds - before.seconds)
   const open = (/** @type {string} */ transport) => value('mqway_connections', `"${transport}"`, '"open"')
-  // What Node.js measures includes the interval of its timer.
+  // The delay that Node.js measures includes the interval of its timer.
   const delay = (/** @type {string} */ kind) =>
     Math.max(0, 1000 * value(`nodejs_eventloop_lag_${kind}_seconds`) - TIMER_MS)
   const pushed = welcome.push ? [pace('mqway_push_newest_event'), pace('mqway_push_deliveries_total')] : []

@@ -89,7 +89,7 @@ export type RequestOutcome = 'answered' | 'timeout' | 'abandoned' | 'refused'
 
 const requestOutcomes: readonly RequestOutcome[] = ['answered', 'timeout', 'abandoned', 'refused']
 
-/** What becomes of receipts: `stored`, also a further status of a device; `missed` for each requested device without one at the deadline. */
+/** Outcomes of receipts: `stored`, also a further status of a device; `missed` for each requested device without one at the deadline. */
 export type ReceiptOutcome = 'stored' | 'missed'
 
 const receiptOutcomes: readonly ReceiptOutcome[] = ['stored', 'missed']

@@ -10,7 +10,7 @@ import { listenAtPath } from '../server/listener.js'
  * The Unix socket of the option `control`: HTTP, `GET /changes` and `POST /reload`. Who may open it is up to its file mode.
  */
 
-/** What the socket is for. */
+/** The actions behind the socket. */
 export interface ControlOptions {
   /** The changes that a reload would make. @throws {ConfigError} when it would be refused */
   readonly compare: () => Promise<readonly ConfigChange[]>

@@ -4,7 +4,7 @@ import { ConfigError, type LoadedConfig } from '../config/load.js'
 import type { Config } from '../config/schema.js'
 import { fileModes, startWarnings } from '../config/warnings.js'
 
-/** What serves. */
+/** A gateway, or a pool of workers, that can be reloaded. */
 export interface Reloadable {
   /** See `Gateway.reload`. */
   reload(config: Config): Promise<void>

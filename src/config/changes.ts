@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { type ConfigPlace, checkConfig } from './checks.js'
+import { type ConfigContext, checkConfig } from './checks.js'
 import type { LoadedConfig } from './load.js'
 import { displayPath, optionPath, secretOptions } from './options.js'
 import { ConfigError, formatProblem } from './problems.js'
@@ -171,7 +171,7 @@ export function withoutRestart(from: Config, to: Config): Config {
   return result
 }
 
-/** What a reload does. */
+/** The result of comparing two configurations. */
 export interface ReloadPlan {
   readonly changes: readonly ConfigChange[]
   /** The configuration that is in effect afterwards. */
@@ -186,7 +186,7 @@ export interface ReloadPlan {
 export function planReload(
   running: Config,
   { config: to, file }: LoadedConfig,
-  place: Omit<ConfigPlace, 'file'>,
+  place: Omit<ConfigContext, 'file'>,
 ): ReloadPlan {
   const config = withoutRestart(running, to)
   const changes = listChanges(running, to)

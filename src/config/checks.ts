@@ -26,7 +26,7 @@ import type { BrokerConfig, Config, UpstreamConfig } from './schema.js'
  */
 
 /** Where a configuration is used. */
-export interface ConfigPlace {
+export interface ConfigContext {
   /** The configuration file, if there is one. */
   readonly file: string | undefined
   /** The directory that relative paths start from. */
@@ -36,7 +36,7 @@ export interface ConfigPlace {
 }
 
 /** Returns all problems of a configuration that the schema accepts. */
-export function checkConfig(config: Config, { file, cwd, isAttached = false }: ConfigPlace): Problem[] {
+export function checkConfig(config: Config, { file, cwd, isAttached = false }: ConfigContext): Problem[] {
   return [
     ...checkListeners(config, isAttached),
     ...checkProxyProtocol(config),

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type ConfigPlace, checkConfig, hasRivals, leadsToItself } from './checks.js'
+import { type ConfigContext, checkConfig, hasRivals, leadsToItself } from './checks.js'
 import { type ConfigFile, parseConfig, readConfigFile } from './file.js'
 import { readEnvironment, readFlags, type Setting } from './flags.js'
 import { ConfigError, describeIssue, formatProblem, type Problem, schemaProblems, valueAt } from './problems.js'
@@ -70,7 +70,7 @@ const attachedDefaults = { http: { port: 'off' }, https: { port: 'off' }, mqtt: 
  *
  * @throws {ConfigError} with all problems
  */
-export function configOf(given: unknown, place: Omit<ConfigPlace, 'file'>): LoadedConfig {
+export function configOf(given: unknown, place: Omit<ConfigContext, 'file'>): LoadedConfig {
   if (!isMapping(given)) throw new ConfigError(['the configuration must be an object'])
   const { input: current, renamed, problems: doubles } = useCurrentNames(given)
   const input = place.isAttached ? withDefaults(current, attachedDefaults) : current
@@ -169,7 +169,7 @@ interface FoundProblem {
 }
 
 /** Validates the input. @returns the configuration, which may be used only without problems */
-function validate(input: Mapping, place: ConfigPlace): { config: Config; problems: FoundProblem[] } {
+function validate(input: Mapping, place: ConfigContext): { config: Config; problems: FoundProblem[] } {
   const result = configSchema.safeParse(input, { error: describeIssue })
   const wrong = result.success ? [] : schemaProblems(result.error.issues, input)
   // Invalid sections get their defaults, so that the other options can still be checked together.

@@ -41,7 +41,7 @@ export interface WebAppOptions {
 export const pushIsOff =
   'Push is off: either by the option push, or because push.topics names no topics of the broker behind this gateway'
 
-/** What answers HTTP requests. */
+/** The app that answers HTTP requests. */
 export interface ServedWebApp {
   readonly app: WebApp
   /** Whether it has a route at a path. */

@@ -122,7 +122,7 @@ export class AccessLog {
   }
 }
 
-/** What is known of a request when it comes in. */
+/** The fields of a request that are known when it arrives. */
 type Fixed = Omit<AccessRecord, 'id' | 'user' | 'time' | 'status' | 'bytes' | 'duration'>
 
 type End = (own: AccessEntry, bytes: number, status: number) => void

@@ -14,7 +14,7 @@ const [maxEarlier, readSize] = [1000, 2 ** 20]
 /** Weight of the newest interval in a rate, and the shortest interval, in seconds: in a shorter one, one message is a high rate. */
 const [newestWeight, shortestInterval] = [0.5, 0.5]
 
-/** What was published on a topic. */
+/** Counts and the last message of a topic. */
 export interface ActiveTopic {
   readonly topic: string
   /** Messages since the start, and bytes of their payloads. */

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { open, rename, unlink } from 'node:fs/promises'
 
 /** Writes to a temporary file and renames it, so that no partial file is read, not even after a power failure, and an older mode does not stay. */
@@ -17,9 +18,9 @@ export async function replaceFileIf<T>(
   mode: number,
   check: (draft: string) => Promise<T>,
 ): Promise<T> {
-  const draft = `${file}.${process.pid}.new`
+  const draft = `${file}.${randomBytes(6).toString('hex')}.new`
   try {
-    const handle = await open(draft, 'w', mode)
+    const handle = await open(draft, 'wx', mode)
     try {
       await handle.chmod(mode)
       await handle.writeFile(content)

@@ -7,7 +7,7 @@ const fewChanges = 16
 const callsPerTurn = 50
 
 /** Keys that are merged between two yields: one or two milliseconds. */
-const mergedPerTurn = 10_000
+const mergeBatchSize = 10_000
 
 /** A store that ends with the process. */
 export class MemoryStore implements Store {
@@ -127,7 +127,7 @@ async function merge(some: readonly string[], others: readonly string[]): Promis
   for (let [at, other] = [0, 0]; at < some.length || other < others.length; ) {
     const isFirst = other === others.length || (at < some.length && (some[at] ?? '') < (others[other] ?? ''))
     merged.push((isFirst ? some[at++] : others[other++]) ?? '')
-    if (merged.length % mergedPerTurn === 0) await new Promise(setImmediate)
+    if (merged.length % mergeBatchSize === 0) await new Promise(setImmediate)
   }
   return merged
 }

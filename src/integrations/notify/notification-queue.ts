@@ -3,7 +3,7 @@ import { BatchedStore } from '../../receipts/batched-store.js'
 import { type Store, type StoreChange, StoreClosed } from '../../storage/store.js'
 import type { Entry } from './rules.js'
 
-/** What mails and calls have in common. */
+/** The common fields of mails and calls. */
 export interface QueuedItem {
   /** Ascending. */
   readonly sequence: number

@@ -5,7 +5,7 @@ import { codeOf } from '../../base/error-code.js'
 import { type Certificate, CertificateError, type CertificateFiles, loadCertificate } from '../certificate.js'
 import { replaceFile, replaceFileIf } from '../replace-file.js'
 
-/** What is known about earlier orders. */
+/** Records of earlier orders. */
 export interface OrderHistory {
   /** URL of the ACME server that issued the certificate; empty for none. */
   readonly directory: string
